@@ -1,0 +1,2 @@
+//! From offenses to decisions.
+#![warn(clippy::disallowed_methods)]

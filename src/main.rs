@@ -1,0 +1,2 @@
+//! The `stockade` program.
+fn main() {}
