@@ -59,13 +59,25 @@ impl<'a> Cursor<'a> {
         Section { path: self.path, entries }
     }
 
+    /// Whether this is a map or nothing; anything else is reported.
+    pub(super) fn is_map(&self, report: &mut Report) -> bool {
+        let is = match &self.node.kind {
+            Kind::Map(_) => true,
+            Kind::Scalar(s) => s.is_null(),
+            Kind::Seq(_) => false,
+        };
+        if !is {
+            self.mistake(report, format!("expected a map, found {}", self.found()));
+        }
+        is
+    }
+
     /// Nothing written is a map without entries: under `jails:` all may be commented out.
     fn map(&self, report: &mut Report) -> &'a [(Key, Node)] {
         match &self.node.kind {
             Kind::Map(entries) => entries,
-            Kind::Scalar(s) if s.is_null() => &[],
             _ => {
-                self.mistake(report, format!("expected a map, found {}", self.found()));
+                self.is_map(report);
                 &[]
             }
         }

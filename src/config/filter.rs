@@ -19,6 +19,9 @@ pub fn definition(text: &str, origin: &str) -> Result<Definition, ConfigError> {
 
 /// Reads a filter; what cannot be read is reported and left out.
 pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> Definition {
+    if !cursor.is_map(report) {
+        return Definition::default();
+    }
     let section = cursor.section(KEYS, report);
     let mut texts = |key: &str| {
         let all = section.read(key, report, |c, r| {
@@ -37,13 +40,11 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> Definition {
 
     let has = |key: &str| section.get(key).is_some();
     let json = formats.iter().any(|f| f == "json");
-    if !has("failregex") && !(has("format") && has("match")) {
+    if !(has("format") && has("match")) && (has("match") || !has("failregex")) {
         cursor.mistake(report, needs(has("format"), has("match")));
     }
-    for key in ["match", "ignore"] {
-        if let Some(c) = section.get(key).filter(|_| !has("format")) {
-            c.mistake(report, "is about the fields of a format; name the format with `format:`");
-        }
+    if let Some(c) = section.get("ignore").filter(|_| !has("format")) {
+        c.mistake(report, "is about the fields of a format; name the format with `format:`");
     }
     for key in ["time", "peer", "forwarded"] {
         if let Some(c) = section.get(key).filter(|_| !json) {

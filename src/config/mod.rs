@@ -202,16 +202,11 @@ impl Config {
     /// As [`Config::parse`], of bytes that may not be text.
     pub fn parse_bytes(bytes: &[u8], file_name: &str, shipped: &Shipped<'_>) -> Result<Self, ConfigError> {
         let mut report = report::Report::new(file_name);
-        let config = match text(bytes, &mut report) {
-            Some(text) => tree::read(text, &mut report).and_then(|node| {
-                let raw = raw::read(&cursor::Cursor::root(&node), &mut report);
-                resolve::resolve(raw, shipped, &mut report)
-            }),
-            None => None,
-        };
-        let warnings = report.finish()?;
-        // Without a mistake there is always a configuration.
-        config.map(|config| Self { warnings, ..config }).ok_or_else(|| ConfigError::Mistakes(Vec::new()))
+        let node = text(bytes, &mut report).and_then(|text| tree::read(text, &mut report));
+        // Where there is no document the report says why, and what is resolved is dropped below.
+        let raw = node.map(|node| raw::read(&cursor::Cursor::root(&node), &mut report)).unwrap_or_default();
+        let config = resolve::resolve(raw, shipped, &mut report);
+        Ok(Self { warnings: report.finish()?, ..config })
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) struct RawNamed<T> {
 #[derive(Debug, Default)]
 pub(super) struct RawJail {
     pub(super) enabled: Option<bool>,
-    pub(super) filter: Option<(String, Location)>,
+    pub(super) filter: Option<RawFilter>,
     /// Empty: it holds nothing but mistakes.
     pub(super) logpath: Option<Vec<String>>,
     pub(super) from: Option<From>,
@@ -77,6 +77,13 @@ pub(super) struct RawJail {
     pub(super) ignoreip: Option<Vec<AllowEntry>>,
     pub(super) ports: Option<Vec<u16>>,
     pub(super) timezone: Option<String>,
+}
+
+/// The name of a filter and its place; without the name, what stands there is no name.
+#[derive(Clone, Debug)]
+pub(super) struct RawFilter {
+    pub(super) name: Option<String>,
+    pub(super) at: Location,
 }
 
 /// Reads a document.
@@ -91,10 +98,10 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.defaults = jail(&c, report);
     }
     if let Some(c) = top.get("jails") {
-        raw.jails = named(&c, "jail", report, jail);
+        raw.jails = named(&c, "jail", report, |c, r| c.is_map(r).then(|| jail(c, r)));
     }
     if let Some(c) = top.get("filters") {
-        raw.filters = named(&c, "filter", report, filter::read);
+        raw.filters = named(&c, "filter", report, |c, r| Some(filter::read(c, r)));
     }
     if let Some(c) = top.get("paths") {
         let paths = c.section(&["state", "control"], report);
@@ -119,7 +126,9 @@ fn jail(cursor: &Cursor<'_>, report: &mut Report) -> RawJail {
     let keys = cursor.section(JAIL, report);
     RawJail {
         enabled: keys.read("enabled", report, |c, r| c.flag(r)),
-        filter: keys.read("filter", report, |c, r| Some((c.some_text(r)?.to_owned(), c.at()))),
+        filter: keys.read("filter", report, |c, r| {
+            Some(RawFilter { name: c.some_text(r).map(str::to_owned), at: c.at() })
+        }),
         logpath: keys.read("logpath", report, |c, r| Some(logpath(c, r))),
         from: keys.read("from", report, |c, r| {
             c.word(&[("recent", From::Recent), ("start", From::Start), ("end", From::End)], r)
@@ -146,7 +155,7 @@ fn named<T>(
     cursor: &Cursor<'_>,
     what: &str,
     report: &mut Report,
-    read: impl Fn(&Cursor<'_>, &mut Report) -> T,
+    read: impl Fn(&Cursor<'_>, &mut Report) -> Option<T>,
 ) -> Vec<RawNamed<T>> {
     let mut out = Vec::new();
     for (key, value) in cursor.entries(report) {
@@ -156,7 +165,9 @@ fn named<T>(
             );
             report.mistake(Some(key.at), value.path, text);
         }
-        out.push(RawNamed { name: key.text.clone(), at: key.at, value: read(&value, report) });
+        if let Some(value) = read(&value, report) {
+            out.push(RawNamed { name: key.text.clone(), at: key.at, value });
+        }
     }
     out
 }

@@ -104,7 +104,7 @@ impl fmt::Display for Path<'_> {
                 if !matches!(parent, Self::Root) {
                     f.write_str(".")?;
                 }
-                f.write_str(&shown(key))
+                if key.is_empty() { f.write_str("\"\"") } else { f.write_str(&shown(key)) }
             }
             Self::Item(parent, index) => {
                 parent.fmt(f)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::nearest;
-use super::raw::{RawConfig, RawJail, RawNamed};
+use super::raw::{RawConfig, RawFilter, RawJail, RawNamed};
 use super::report::{Location, Path, Report, shown};
 use super::{Config, Jail, Limits, Log, Paths, Shipped, filter, names};
 use crate::filter::definition::Definition;
@@ -22,27 +22,24 @@ const MAXRETRY: u32 = 5;
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const IPV6_PREFIX: u8 = 64;
 
-/// The configuration that `raw` states; it is to be used only if nothing was reported. `None`: something was.
-pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report) -> Option<Config> {
+/// The configuration that `raw` states. It is to be used only if no mistake was reported: what one is about is left
+/// out.
+pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report) -> Config {
     let mut filters = Filters::new(raw.filters, *shipped, report);
     let mut jails = Vec::new();
-    let mut whole = true;
     for RawNamed { name, at, value } in raw.jails {
-        match resolve_jail(name, at, value, &raw.defaults, &mut filters, report) {
-            Some(jail) if jail.enabled => jails.push(jail),
-            Some(_) => {}
-            None => whole = false,
-        }
+        let jail = resolve_jail(name, at, value, &raw.defaults, &mut filters, report);
+        jails.extend(jail.filter(|jail| jail.enabled));
     }
-    if let Some((name, at)) = &raw.defaults.filter {
+    if let Some(RawFilter { name: Some(name), at }) = &raw.defaults.filter {
         // Also when every jail names its own: what is written must hold.
         filters.find(name, *at, "defaults.filter", report);
     }
-    if jails.is_empty() && whole {
+    if jails.is_empty() {
         report.warning(None, "", "no jail is enabled, so nothing is watched; add one under `jails:`");
     }
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    whole.then(|| Config {
+    Config {
         jails,
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
@@ -56,7 +53,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         },
         log: Log { level: raw.level.unwrap_or_default(), format: raw.format.unwrap_or_default() },
         warnings: Vec::new(),
-    })
+    }
 }
 
 fn resolve_jail(
@@ -70,20 +67,21 @@ fn resolve_jail(
     let jails = Path::Key(&Path::Root, "jails");
     let path = Path::Key(&jails, &name);
     // As in fail2ban, a jail without a filter has the one of its own name.
-    let (filter_name, place, key) = match (own.filter, &defaults.filter) {
-        (Some((filter, at)), _) => (filter, at, format!("{path}.filter")),
-        (None, Some((filter, at))) => (filter.clone(), *at, "defaults.filter".to_owned()),
-        (None, None) => (name.clone(), at, path.to_string()),
+    let (filter, key) = match (own.filter, &defaults.filter) {
+        (Some(filter), _) => (filter, format!("{path}.filter")),
+        (None, Some(filter)) => (filter.clone(), "defaults.filter".to_owned()),
+        (None, None) => (RawFilter { name: Some(name.clone()), at }, path.to_string()),
     };
-    let filter = filters.find(&filter_name, place, &key, report);
+    let found = filter.name.and_then(|name| Some((filters.find(&name, filter.at, &key, report)?, name)));
     let logpath = own.logpath.or_else(|| defaults.logpath.clone());
     if logpath.is_none() {
         report.mistake(Some(at), path, "has no logpath; name the files to follow with `logpath:`");
     }
+    let (filter, filter_name) = found?;
     Some(Jail {
         enabled: own.enabled.or(defaults.enabled).unwrap_or(true),
         filter_name,
-        filter: filter?,
+        filter,
         logpath: logpath?,
         from: own.from.or(defaults.from).unwrap_or_default(),
         maxretry: own.maxretry.or(defaults.maxretry).unwrap_or(MAXRETRY),

@@ -227,11 +227,9 @@ impl Builder<'_> {
         map.next = match node.kind {
             Kind::Scalar(Scalar { text, plain }) => match map.seen.entry(text.clone()) {
                 Entry::Occupied(first) => {
-                    let text = format!(
-                        "`{}` stands here a second time; line {} has the first",
-                        shown(&text),
-                        first.get().line
-                    );
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let path = format!("{path}{dot}{}", shown(&text));
+                    let text = format!("stands here a second time; line {} has the first", first.get().line);
                     self.report.mistake(Some(node.at), path, text);
                     Next::Dropped
                 }
