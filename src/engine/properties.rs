@@ -192,7 +192,9 @@ impl Pair {
                         }
                     }
                     // An order for no networks has a jail and a time, too.
-                    Err(refused) => assert_eq!(Some(refused), want.or(nets.is_empty().then_some(refused))),
+                    Err(refused) => {
+                        assert_eq!(Some(refused), want.or_else(|| nets.is_empty().then_some(refused)))
+                    }
                 }
             }
             Act::Unban { net: asked, jail } => {
