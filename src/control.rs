@@ -166,8 +166,8 @@ async fn converse(stream: UnixStream, calls: mpsc::Sender<Call>) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let asked = (&mut read).take(REQUEST_CAP).read_until(b'\n', &mut line);
-        match tokio::time::timeout(REQUEST_TIMEOUT, asked).await {
+        let mut bounded = (&mut read).take(REQUEST_CAP);
+        match tokio::time::timeout(REQUEST_TIMEOUT, bounded.read_until(b'\n', &mut line)).await {
             Ok(Ok(n)) if n > 0 => {}
             _ => return,
         }

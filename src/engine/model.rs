@@ -119,7 +119,7 @@ impl Model {
     pub(super) fn ban(&mut self, id: JailId, net: IpNet, time: Option<BanTime>, now: Timestamp) {
         self.expire(now);
         let offender = canonical(net);
-        let until = time.unwrap_or(self.jails[&id].bantime).until(now);
+        let until = time.unwrap_or_else(|| self.jails[&id].bantime).until(now);
         let Some(held) = self.bans.iter_mut().find(|b| b.jail == id && b.offender == offender) else {
             self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence: Box::default() });
             return;
