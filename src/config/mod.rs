@@ -189,7 +189,9 @@ impl Config {
         if mode & 0o002 != 0 {
             let text =
                 "every user of this host may change this file, and so whom it bans; chmod o-w it".to_owned();
-            config.warnings.insert(0, Remark { file: name.into(), at: None, path: String::new(), text });
+            config
+                .warnings
+                .insert(0, Remark { file: report::clean(&name).into(), at: None, path: String::new(), text });
         }
         Ok(config)
     }

@@ -91,8 +91,8 @@ impl fmt::Display for Lines<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Path<'a> {
     Root,
-    Key(&'a Path<'a>, &'a str),
-    Item(&'a Path<'a>, usize),
+    Key(&'a Self, &'a str),
+    Item(&'a Self, usize),
 }
 
 impl fmt::Display for Path<'_> {
@@ -117,16 +117,19 @@ impl fmt::Display for Path<'_> {
 /// Text of the file made fit for a message: nothing a terminal would obey, and not endless.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN: usize = 60;
-    let mut out = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i == SHOWN {
-            out.push('…');
-            break;
-        }
-        if c.is_control()
-            || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
-        {
-            out.extend(c.escape_debug());
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => clean(text.get(..end).unwrap_or_default()) + "…",
+        None => clean(text),
+    }
+}
+
+/// Text without anything a terminal would obey: control characters, and those that change the direction of writing.
+pub(super) fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let layout = matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || layout {
+            out.extend(c.escape_unicode());
         } else {
             out.push(c);
         }
@@ -145,7 +148,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(file: &str) -> Self {
-        Self { file: shown(file).into(), mistakes: Vec::new(), warnings: Vec::new(), unsaid: 0 }
+        Self { file: clean(file).into(), mistakes: Vec::new(), warnings: Vec::new(), unsaid: 0 }
     }
 
     pub(super) fn mistake(&mut self, at: Option<Location>, path: impl fmt::Display, text: impl Into<String>) {

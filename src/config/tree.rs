@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::report::{Location, Path, Report, shown};
+use super::report::{Location, Path, Report, clean, shown};
 
 /// A node may stand so deep; the deepest key that means anything stands at 6.
 const DEPTH_MAX: usize = 32;
@@ -72,7 +72,7 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Node> {
             Ok(next) => next,
             Err(e) => {
                 let at = location(e.marker().line(), e.marker().col());
-                builder.report.mistake(Some(at), Path::Root, syntax(&shown(&e.kind().to_string())));
+                builder.report.mistake(Some(at), Path::Root, syntax(&clean(&e.kind().to_string())));
                 return None;
             }
         };
@@ -87,18 +87,17 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Node> {
 
 /// The parser's words, and what usually helps.
 fn syntax(words: &str) -> String {
-    let help = if words.contains("mapping values are not allowed") || words.contains("':'") {
-        "; text with a `: ` in it must stand in quotes"
-    } else if words.contains("tab") {
-        "; indent with spaces"
-    } else if words.contains("escape") {
-        "; use single quotes: in them a backslash is a backslash"
-    } else if words.contains("cannot start") {
-        "; put the text in quotes"
-    } else {
-        ""
-    };
-    format!("not valid YAML: {words}{help}")
+    const HELP: &[(&str, &str)] = &[
+        ("mapping values are not allowed", "text with a `: ` in it must stand in quotes"),
+        ("tab", "indent with spaces"),
+        ("escape", "use single quotes: in them a backslash is a backslash"),
+        ("quoted scalar", "is a quote not closed?"),
+        ("cannot start", "put the text in quotes"),
+        ("unexpected character", "put the text in quotes"),
+    ];
+    let help = HELP.iter().find(|(part, _)| words.contains(part)).map_or("", |(_, help)| *help);
+    let colon = if help.is_empty() { "" } else { "; " };
+    format!("not valid YAML: {words}{colon}{help}")
 }
 
 /// The mistake is reported, and nothing more can be read.
