@@ -19,7 +19,7 @@ pub mod exit {
 }
 
 /// Where the configuration is looked for.
-pub const DEFAULT_CONFIG: &str = "/etc/stockade/config.yaml";
+pub use crate::config::DEFAULT_PATH as DEFAULT_CONFIG;
 
 /// Follows proxy logs, counts offenses per jail and bans offenders in nf_tables.
 #[derive(Debug, Parser)]
@@ -46,11 +46,13 @@ pub struct ConfigArg {
 pub enum Command {
     /// Run the agent in the foreground
     Run {
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
     },
     /// Say whether the configuration is right and what will be enforced where
     Check {
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON object
@@ -64,6 +66,7 @@ pub enum Command {
     Status {
         /// Only this jail
         jail: Option<String>,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON object
@@ -75,6 +78,7 @@ pub enum Command {
         /// Only this jail's
         #[arg(long)]
         jail: Option<String>,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON array
@@ -97,6 +101,7 @@ pub enum Command {
         /// Ban even what ignoreip says is never banned
         #[arg(long)]
         force: bool,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON object
@@ -114,6 +119,7 @@ pub enum Command {
         /// Only this jail's
         #[arg(long)]
         jail: Option<String>,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON object
@@ -127,6 +133,7 @@ pub enum Command {
         filter: String,
         /// The log, - for standard input
         file: PathBuf,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON object per line, the summary last
@@ -144,6 +151,7 @@ pub enum Command {
         /// Only this jail
         #[arg(long)]
         jail: Option<String>,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
         /// Print one JSON object per decision, the summary last
@@ -157,11 +165,13 @@ pub enum Command {
         /// Only this jail
         #[arg(long)]
         jail: Option<String>,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
     },
     /// Have the agent read its configuration again
     Reload {
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
     },
@@ -170,11 +180,13 @@ pub enum Command {
         /// Also remove the table, and with it every ban
         #[arg(long)]
         flush: bool,
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
     },
     /// Ask whether the agent answers
     Ping {
+        /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
     },

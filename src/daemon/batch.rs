@@ -10,7 +10,7 @@ pub(super) const FULL: usize = 1024;
 
 /// Offenses, their lines in one piece of text: nothing is allocated per offense.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(crate) struct Batch {
     items: Vec<Item>,
     text: Vec<u8>,
 }
@@ -19,34 +19,44 @@ pub(super) struct Batch {
 struct Item {
     jail: JailId,
     offender: IpAddr,
-    /// `None` for a line without a time: it counts from its arrival.
+    /// `None` for a line without a time.
     at: Option<Timestamp>,
     line: Range<usize>,
 }
 
 impl Batch {
-    pub(super) fn push(&mut self, jail: JailId, offender: IpAddr, at: Option<Timestamp>, line: &[u8]) {
+    /// Adds an offense; of its line only what a ban would keep.
+    pub(crate) fn push(&mut self, jail: JailId, offender: IpAddr, at: Option<Timestamp>, line: &[u8]) {
         let begin = self.text.len();
         self.text.extend_from_slice(&line[..line.len().min(EVIDENCE_CAP)]);
         self.items.push(Item { jail, offender, at, line: begin..self.text.len() });
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+    /// How many offenses it holds.
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.items.len() >= FULL
+    /// Empties it, keeping its memory.
+    pub(crate) fn clear(&mut self) {
+        self.items.clear();
+        self.text.clear();
     }
 
-    /// The offenses in the order they were read; those without a time happened `now`.
-    pub(super) fn offenses(&self, now: Timestamp) -> impl Iterator<Item = Offense<'_>> {
-        self.items.iter().map(move |item| Offense {
+    /// Offense `n`, in the order they were read; if its line has no time it happened at `otherwise`.
+    pub(crate) fn get(&self, n: usize, otherwise: Timestamp) -> Option<Offense<'_>> {
+        let item = self.items.get(n)?;
+        Some(Offense {
             jail: item.jail,
             offender: item.offender,
-            at: item.at.unwrap_or(now),
+            at: item.at.unwrap_or(otherwise),
             line: &self.text[item.line.clone()],
         })
+    }
+
+    /// All of them.
+    pub(super) fn offenses(&self, otherwise: Timestamp) -> impl Iterator<Item = Offense<'_>> {
+        (0..self.len()).filter_map(move |n| self.get(n, otherwise))
     }
 }
 
@@ -63,5 +73,7 @@ mod tests {
         batch.push(JailId(2), [192, 0, 2, 2].into(), None, &long);
         let got: Vec<_> = batch.offenses(now).map(|o| (o.jail, o.at, o.line.len())).collect();
         assert_eq!(got, [(JailId(1), Timestamp::from_secs(3), 3), (JailId(2), now, EVIDENCE_CAP)]);
+        batch.clear();
+        assert!(batch.get(0, now).is_none());
     }
 }

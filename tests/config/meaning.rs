@@ -92,7 +92,7 @@ fn a_text_may_stand_for_a_list_as_fail2ban_writes_it() {
     let config = with_jail("ignoreip: '192.0.2.1 192.0.2.1,198.51.100.1', ports: 'http,https 22'");
     assert_eq!(nets(&config.jails[0].ignoreip), ["192.0.2.1/32", "198.51.100.1/32"]);
     assert_eq!(config.jails[0].ports, [22, 80, 443]);
-    assert_eq!(with_jail("ports: 1-65535").jails[0].ports, []);
+    assert!(with_jail("ports: 1-65535").jails[0].ports.is_empty());
 }
 
 #[test]
