@@ -276,8 +276,7 @@ fn of_very_many_mistakes_the_first_are_said() {
 }
 
 #[test]
-fn many_entries_are_read_quickly_enough_to_be_tested() {
-    // Quadratic reading of 50,000 networks would not end within the patience of a test run.
+fn a_list_of_many_entries_is_read() {
     let list: String = (0..50_000).map(|i| format!("- 10.{}.{}.0/24\n", i / 256, i % 256)).collect();
     assert_eq!(parse(&format!("ignoreip:\n{list}")).ignoreip.len(), 50_000);
 }
