@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Failure, print};
+use super::{Failure, load, print};
 use crate::cli::exit;
-use crate::config::Config;
 use crate::control::{self, Request, Response};
 
 /// A reload compiles every filter; nothing else takes long.
@@ -131,7 +130,7 @@ pub fn status(config: &Path, jail: Option<String>, json: bool) -> Result<()> {
 
 /// Asks the agent that `config` names.
 fn ask(config: &Path, request: &Request) -> Result<Value> {
-    let socket = Config::load(config)?.paths.control;
+    let socket = load(config)?.paths.control;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(control::call(&socket, request, TIMEOUT)) {
         Ok(Response::Ok(value)) => Ok(value),

@@ -4,19 +4,22 @@ mod check;
 mod client;
 mod demo;
 mod explain;
+mod log;
 mod replay;
 mod status;
 mod test;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Result;
 
 use crate::cli::{Cli, Command, exit};
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError, Shipped};
 use crate::control::Request;
 use crate::daemon;
+use crate::filter::{CompileError, builtin};
 
 /// Runs what was asked for.
 ///
@@ -45,6 +48,24 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Version => print(&format!("stockade {}", env!("CARGO_PKG_VERSION"))),
     }
 }
+
+/// Reads a configuration, which may name the shipped filters.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    Config::load(path, &SHIPPED)
+}
+
+/// The same for commands that also work on a machine without one: then it is empty.
+fn load_or_empty(path: &Path) -> Result<Config, ConfigError> {
+    if path == Path::new(crate::cli::DEFAULT_CONFIG) && !path.exists() {
+        return Config::parse("{}", "no configuration", &SHIPPED);
+    }
+    load(path)
+}
+
+const SHIPPED: Shipped<'_> = Shipped { names: builtin::NAMES, text: builtin::text };
 
 /// A failure whose exit code is known.
 #[derive(Debug)]
@@ -79,7 +100,7 @@ impl std::error::Error for Failure {}
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         failure.code
-    } else if error.downcast_ref::<ConfigError>().is_some() {
+    } else if error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<CompileError>().is_some() {
         exit::USAGE
     } else {
         exit::REFUSED

@@ -14,6 +14,7 @@ mod report;
 mod resolve;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,6 +38,8 @@ const SIZE_MAX: u64 = 8 << 20;
 pub struct Config {
     /// The enabled jails, in the order of the file.
     pub jails: Vec<Jail>,
+    /// The file's own filters, used by a jail or not, and the shipped ones that jails use.
+    pub filters: BTreeMap<String, Arc<Definition>>,
     /// Never banned, whatever the jail.
     pub ignoreip: Vec<AllowEntry>,
     /// May speak for others: who is behind them stands in the line.

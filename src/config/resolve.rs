@@ -41,6 +41,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Config {
         jails,
+        filters: filters.known.into_iter().filter_map(|(name, found)| Some((name, found?))).collect(),
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
         paths: Paths {

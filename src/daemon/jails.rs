@@ -76,16 +76,7 @@ impl Jails {
     /// A filter that does not compile, naming it, or a host that does not tell its addresses.
     pub fn new(config: &Config, registry: &mut Registry) -> Result<Self> {
         let own = host::own_networks()?;
-        let networks = |entries: &[AllowEntry]| -> Vec<IpNet> {
-            let mut nets = Vec::new();
-            for entry in entries {
-                match entry {
-                    AllowEntry::Net(net) => nets.push(*net),
-                    AllowEntry::OwnHost => nets.extend(&own),
-                }
-            }
-            nets
-        };
+        let networks = |entries: &[AllowEntry]| networks(entries, &own);
         // Jails that share a filter share its compiled form, and so what it makes of each line.
         let mut compiled: BTreeMap<(String, Option<String>), Arc<Filter>> = BTreeMap::new();
         let mut jails = Vec::new();
@@ -121,6 +112,14 @@ impl Jails {
         })
     }
 
+    /// Whose word `config` believes, alone.
+    ///
+    /// # Errors
+    /// A host that does not tell its addresses.
+    pub fn trust(config: &Config) -> Result<Trust> {
+        Ok(Trust::new(networks(&config.trusted_proxies, &host::own_networks()?)))
+    }
+
     /// The shape of the table for these jails.
     #[must_use]
     pub fn layout(&self) -> Layout {
@@ -134,6 +133,17 @@ impl Jails {
     pub fn find(&self, name: &str) -> Option<&Ready> {
         self.jails.iter().find(|ready| ready.jail.name == name)
     }
+}
+
+fn networks(entries: &[AllowEntry], own: &[IpNet]) -> Vec<IpNet> {
+    let mut nets = Vec::new();
+    for entry in entries {
+        match entry {
+            AllowEntry::Net(net) => nets.push(*net),
+            AllowEntry::OwnHost => nets.extend(own),
+        }
+    }
+    nets
 }
 
 /// The zone of time stamps that carry none: the one named, else the host's.

@@ -20,13 +20,16 @@ use ipnet::IpNet;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::batch::Batch;
+pub(crate) use self::batch::Batch;
+pub(crate) use self::requests::printable;
 use self::guard::Guard;
 use self::jails::{Jails, Registry};
 use self::signals::{Ask, Signals};
 use self::worker::{Plan, Worker};
 use crate::clock;
-use crate::config::{Config, Shown, ShownBanTime};
+use crate::commands::load;
+use crate::config::Config;
+use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{Call, Server};
 use crate::engine::{Engine, Limits};
 use crate::follow::Options;
@@ -42,7 +45,7 @@ const CALLS: usize = 16;
 /// # Errors
 /// A configuration with mistakes, another agent, or a kernel that does not let us.
 pub fn run(path: &Path) -> Result<()> {
-    let config = Config::load(path)?;
+    let config = load(path)?;
     crate::log::init(&config.log);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -234,7 +237,7 @@ impl Agent {
 
     /// Reads the configuration again. All of it is checked before anything is changed.
     async fn reload(&mut self) -> Result<Vec<String>> {
-        let config = Config::load(&self.path)?;
+        let config = load(&self.path)?;
         let jails = Jails::new(&config, &mut self.registry)?;
         let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(jails.warnings.iter().cloned());

@@ -27,6 +27,8 @@ pub(super) struct FileState {
     pub(super) position: u64,
     /// Bytes.
     pub(super) size: u64,
+    /// Bytes not handed over yet.
+    pub(super) behind: u64,
     pub(super) skipped: u64,
     pub(super) rotations: u64,
     pub(super) truncations: u64,

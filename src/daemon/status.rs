@@ -6,7 +6,7 @@ use super::jails::Ready;
 use super::snapshot::{JailLines, Snapshot};
 use super::{Agent, policy, shown};
 use crate::clock;
-use crate::config::Shown;
+use crate::config::duration::Shown;
 use crate::types::JailId;
 
 /// Everything, or one jail's part of it.
@@ -53,7 +53,7 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
                 "path": file.path,
                 "position": file.position,
                 "size": file.size,
-                "behind": file.size.saturating_sub(file.position),
+                "behind": file.behind,
                 "skipped": file.skipped,
                 "rotations": file.rotations,
                 "truncations": file.truncations,

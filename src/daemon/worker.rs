@@ -12,12 +12,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
-use super::batch::Batch;
+use super::batch::{Batch, FULL};
 use super::jails::Ready;
 use super::snapshot::{FileState, JailLines, Snapshot};
 use crate::clock;
+use crate::config;
 use crate::filter::{Attribution, Matcher, Trust};
-use crate::follow::{Event, FileInfo, Follower, Handler, Lines, Options, Source, SourceId, Waker};
+use crate::follow::{Event, FileId, FileInfo, Follower, From, Handler, Lines, Options, Source, SourceId, Waker};
 use crate::types::{JailId, Timestamp};
 
 /// How long a turn waits for news. A poll of the follower's own is the safety net; this only bounds how old the
@@ -109,9 +110,9 @@ impl Inside {
                 return;
             }
             let now = clock::now();
-            if !turn.more || now.since(self.last_snapshot) >= SNAPSHOT {
+            if !turn.pending || now.since(self.last_snapshot) >= SNAPSHOT {
                 self.last_snapshot = now;
-                let snapshot = self.reader.snapshot(&follower, now);
+                let snapshot = self.reader.snapshot(&follower);
                 *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
             }
         }
@@ -126,11 +127,18 @@ struct Reader {
     now: Timestamp,
     trust: Arc<Trust>,
     jails: Vec<Ready>,
-    /// The jail of each source.
-    sources: Vec<JailId>,
-    /// One matcher for each set of jails that have a file in common.
-    matchers: HashMap<Vec<SourceId>, Matcher>,
+    /// Which jail's which pattern each source is; a number is never given to another one.
+    sources: Vec<(JailId, String)>,
+    /// What each file is matched against.
+    files: HashMap<FileId, Watched>,
     lines: HashMap<JailId, JailLines>,
+}
+
+/// A file's matcher remembers the lines before: one may be the second half of a line that a client broke in two.
+struct Watched {
+    matcher: Matcher,
+    jails: Vec<JailId>,
+    sources: Vec<SourceId>,
 }
 
 impl Reader {
@@ -143,66 +151,141 @@ impl Reader {
             trust: Arc::new(Trust::new(Vec::new())),
             jails: Vec::new(),
             sources: Vec::new(),
-            matchers: HashMap::new(),
+            files: HashMap::new(),
             lines: HashMap::new(),
         }
     }
 
+    /// Takes over a plan; what is to be followed for it.
     fn plan(&mut self, plan: Plan) -> Vec<Source> {
-        let mut sources = Vec::new();
-        self.sources.clear();
-        self.matchers.clear();
-        for ready in &plan.jails {
-            for pattern in &ready.jail.logpath {
-                let id = SourceId(u32::try_from(self.sources.len()).unwrap_or(u32::MAX));
-                self.sources.push(ready.id);
-                sources.push(Source { id, pattern: pattern.clone(), from: ready.jail.from });
-            }
-        }
         self.trust = plan.trust;
         self.jails = plan.jails;
+        self.files.clear();
         self.lines.retain(|id, _| self.jails.iter().any(|ready| ready.id == *id));
+        let mut sources = Vec::new();
+        for ready in &self.jails {
+            self.lines.entry(ready.id).or_default();
+            for pattern in &ready.jail.logpath {
+                let known = self.sources.iter().position(|(id, p)| *id == ready.id && p == pattern);
+                let n = known.unwrap_or_else(|| {
+                    self.sources.push((ready.id, pattern.clone()));
+                    self.sources.len() - 1
+                });
+                let from = match ready.jail.from {
+                    config::From::Recent => From::Recent(ready.jail.findtime),
+                    config::From::Start => From::Start,
+                    config::From::End => From::End,
+                };
+                let id = SourceId(u32::try_from(n).unwrap_or(u32::MAX));
+                sources.push(Source { id, pattern: pattern.clone(), from });
+            }
+        }
         sources
     }
 
-    fn matcher(&mut self, file: &FileInfo) -> &mut Matcher {
-        let (jails, sources, trust) = (&self.jails, &self.sources, &self.trust);
-        // Looked up by slice: nothing is allocated for a file seen before.
-        if !self.matchers.contains_key(file.sources.as_slice()) {
-            let wanted = |ready: &&Ready| {
-                file.sources.iter().any(|s| sources.get(s.0 as usize).is_some_and(|id| *id == ready.id))
-            };
-            let members = jails.iter().filter(wanted).map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(trust)));
-            self.matchers.insert(file.sources.clone(), Matcher::new(members.collect()));
+    fn watched(&mut self, file: &FileInfo) -> &mut Watched {
+        // A file gets other sources when another pattern comes to match it.
+        if self.files.get(&file.id).is_none_or(|watched| watched.sources != file.sources) {
+            let jails = self.jails_of(&file.sources);
+            let members = self.jails.iter().filter(|ready| jails.contains(&ready.id));
+            let members = members.map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&self.trust))).collect();
+            let watched = Watched { matcher: Matcher::new(members), jails, sources: file.sources.clone() };
+            self.files.insert(file.id, watched);
         }
-        self.matchers.entry(file.sources.clone()).or_insert_with(|| Matcher::new(Vec::new()))
+        self.files.entry(file.id).or_insert_with(|| Watched {
+            matcher: Matcher::new(Vec::new()),
+            jails: Vec::new(),
+            sources: Vec::new(),
+        })
+    }
+
+    fn jails_of(&self, sources: &[SourceId]) -> Vec<JailId> {
+        let wanted = |ready: &&Ready| sources.iter().any(|source| self.jail_of(*source) == Some(ready.id));
+        self.jails.iter().filter(wanted).map(|ready| ready.id).collect()
+    }
+
+    fn jail_of(&self, source: SourceId) -> Option<JailId> {
+        self.sources.get(usize::try_from(source.0).ok()?).map(|(id, _)| *id)
     }
 
     fn hand_over(&mut self) {
-        if !self.batch.is_empty() && self.batches.blocking_send(std::mem::take(&mut self.batch)).is_err() {
+        if self.batch.len() > 0 && self.batches.blocking_send(std::mem::take(&mut self.batch)).is_err() {
             self.closed = true;
         }
     }
 
-    fn snapshot(&mut self, follower: &Follower, now: Timestamp) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        let _ = (follower, now, FileState::default());
-        snapshot.lines = self.lines.clone();
-        snapshot
+    fn snapshot(&self, follower: &Follower) -> Snapshot {
+        let status = follower.status();
+        let files = status.files.into_iter().map(|file| FileState {
+            jails: self.jails_of(&file.sources),
+            path: file.path,
+            position: file.position.offset,
+            size: file.size,
+            behind: file.behind,
+            skipped: file.skipped_long,
+            rotations: file.rotations,
+            truncations: file.truncations,
+        });
+        let waiting = status.sources.into_iter().filter_map(|source| {
+            Some((self.jail_of(source.id)?, source.waiting_for?))
+        });
+        Snapshot { files: files.collect(), waiting: waiting.collect(), lines: self.lines.clone() }
     }
 }
 
 impl Handler for Reader {
     fn block(&mut self, file: &FileInfo, lines: Lines<'_>) {
-        let _ = (file, lines, Attribution::offender);
+        let now = self.now;
+        self.watched(file);
+        let Some(watched) = self.files.get_mut(&file.id) else { return };
+        let before = watched.matcher.counts();
+        for line in lines {
+            let mut full = false;
+            watched.matcher.line(line, now, |hit| match hit.who {
+                Attribution::Offender(offender) => {
+                    self.batch.push(hit.jail, offender, hit.at, hit.line);
+                    full = self.batch.len() >= FULL;
+                    if let Some(lines) = self.lines.get_mut(&hit.jail) {
+                        lines.offenses += 1;
+                    }
+                }
+                Attribution::Unattributable { peer } => {
+                    if let Some(lines) = self.lines.get_mut(&hit.jail) {
+                        lines.unattributable += 1;
+                        lines.last_peer = peer.or(lines.last_peer);
+                    }
+                }
+            });
+            if full && self.batches.blocking_send(std::mem::take(&mut self.batch)).is_err() {
+                self.closed = true;
+                return;
+            }
+        }
+        let counts = watched.matcher.counts();
+        for id in &watched.jails {
+            let Some(lines) = self.lines.get_mut(id) else { continue };
+            lines.lines += counts.lines - before.lines;
+            lines.missed += counts.missed - before.missed;
+            lines.ignored += counts.ignored - before.ignored;
+            lines.rate.add(counts.lines - before.lines, now);
+        }
     }
 
     fn stamp(&mut self, file: &FileInfo, line: &[u8]) -> Option<Timestamp> {
         let now = self.now;
-        self.matcher(file).stamp(line, now)
+        self.watched(file).matcher.stamp(line, now)
     }
 
     fn event(&mut self, event: Event<'_>) {
-        tracing::info!("{event}");
+        match &event {
+            Event::Closed { file } => {
+                self.files.remove(&file.id);
+                tracing::info!("{event}");
+            }
+            Event::Failed { .. } | Event::NotFollowed { .. } | Event::Polling { .. } | Event::NoTimes { .. } => {
+                tracing::warn!("{event}");
+            }
+            _ => tracing::info!("{event}"),
+        }
     }
 }

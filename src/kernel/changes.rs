@@ -10,8 +10,8 @@ use nft::{Batch, Element};
 use super::Held;
 use super::desired::{Desired, Want};
 use super::disjoint::End;
-use super::layout::{Layout, SetId};
-use super::ruleset::Ruleset;
+use super::layout::{Kind, Layout, SetId};
+use super::ruleset::{Ruleset, key};
 use crate::types::{Decision, Timestamp, UnbanReason};
 
 /// Ends that differ by less are the same: the kernel tells what is left in milliseconds, but at another moment.
@@ -139,7 +139,7 @@ impl Changes {
             let Some(set) = ruleset.set(*id) else { continue };
             let gone: Vec<Element> = (hashed.replace.iter().map(|(net, _)| net))
                 .chain(&hashed.remove)
-                .map(|net| Element::net(*net))
+                .map(|net| key(id.kind, *net))
                 .collect();
             if !gone.is_empty() {
                 // Deleting an element that has run out meanwhile would fail the batch. Adding it first (which does
@@ -148,15 +148,15 @@ impl Changes {
                 batch.delete_elements(set, gone);
             }
             let new: Vec<Element> =
-                hashed.replace.iter().chain(&hashed.add).filter_map(|(net, want)| element(*net, want, now)).collect();
+                hashed.replace.iter().chain(&hashed.add).filter_map(|(net, want)| element(id.kind, *net, want, now)).collect();
             if !new.is_empty() {
                 batch.add_elements(set, new);
             }
         }
         for (id, elements) in &self.intervals {
             let Some(set) = ruleset.set(*id) else { continue };
-            batch.flush_set(set);
-            let new: Vec<Element> = elements.iter().filter_map(|(net, want)| element(*net, want, now)).collect();
+            batch.flush(set);
+            let new: Vec<Element> = elements.iter().filter_map(|(net, want)| element(id.kind, *net, want, now)).collect();
             if !new.is_empty() {
                 batch.add_elements(set, new);
             }
@@ -172,8 +172,8 @@ enum Touch {
 }
 
 /// The element for `want`, with what is left of its time; `None` when nothing is.
-fn element(net: IpNet, want: &Want, now: Timestamp) -> Option<Element> {
-    let element = Element::net(net).comment(want.comment.as_str());
+fn element(kind: Kind, net: IpNet, want: &Want, now: Timestamp) -> Option<Element> {
+    let element = key(kind, net).comment(&want.comment);
     match want.end {
         None => Some(element),
         Some(end) if end > now => Some(element.timeout(end.since(now))),
@@ -192,7 +192,6 @@ fn same_end(a: End, b: End) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::layout::Kind;
     use crate::types::{Ban, JailId};
 
     const NPM: JailId = JailId(0);

@@ -21,7 +21,7 @@ use nft::{Batch, CommitError, Connection, OpenError};
 pub use self::changes::{Changes, Counts};
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
-use self::ruleset::Ruleset;
+pub use self::ruleset::Ruleset;
 use crate::types::Timestamp;
 
 /// An element found in one of our sets.
@@ -83,12 +83,13 @@ impl Enforcer {
                 Err(e) => return Err(e),
             };
             all.extend(elements.into_iter().filter_map(|element| {
-                let net = element.net()?;
+                let net = ruleset::net(id.kind, &element)?;
                 let end = element.expires.map(|left| now.saturating_add(left));
                 // An element with a timeout and nothing left of it is about to go.
                 let over = element.expires == Some(Duration::ZERO);
-                let comment = element.comment.unwrap_or_default();
-                (!over).then_some((id, Held { net, end, comment, packets: element.packets }))
+                let comment = element.comment.unwrap_or_default().into();
+                let packets = element.counter.map(|counter| counter.packets);
+                (!over).then_some((*id, Held { net, end, comment, packets }))
             }));
         }
         Ok(all)
