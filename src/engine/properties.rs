@@ -77,6 +77,7 @@ enum Act {
 fn any_policy() -> impl Strategy<Value = Policy> {
     let bantime = prop_oneof![
         8 => (0u64..40_000).prop_map(|ms| BanTime::For(Duration::from_millis(ms))),
+        1 => Just(BanTime::For(Duration::ZERO)),
         1 => Just(BanTime::Permanent),
     ];
     let prefix = prop_oneof![4 => Just(64u8), 1 => Just(60), 1 => Just(128)];
@@ -100,6 +101,7 @@ fn lateness() -> impl Strategy<Value = i64> {
         6 => 0i64..15_000,
         2 => -70_000i64..0,
         1 => 0i64..200_000,
+        1 => 7_190_000i64..7_210_000,
     ]
 }
 
@@ -193,7 +195,7 @@ impl Pair {
                     }
                     // An order for no networks has a jail and a time, too.
                     Err(refused) => {
-                        assert_eq!(Some(refused), want.or_else(|| nets.is_empty().then_some(refused)))
+                        assert_eq!(Some(refused), want.or_else(|| nets.is_empty().then_some(refused)));
                     }
                 }
             }

@@ -195,6 +195,26 @@ fn a_line_read_after_the_ban_it_belongs_to_does_not_count() {
     assert_eq!(offend(&mut e, "192.0.2.1", 600.0, 602.0), Verdict::Counted { count: 1 });
 }
 
+/// A bantime of nothing is a jail that only counts; the kernel hears of none of it.
+#[test]
+fn a_ban_of_no_length_is_over_when_it_is_decided() {
+    let mut e = engine(policy(2, 60, 0));
+    replay(&mut e, "192.0.2.1", 0.0);
+    assert_eq!(replay(&mut e, "192.0.2.1", 1.0), Verdict::TooOld);
+    assert_eq!(replay(&mut e, "192.0.2.1", 1.0), Verdict::Counted { count: 1 });
+    assert_eq!(drain(&mut e), []);
+    assert_eq!(e.stats(JAIL, at(1.0)).unwrap().bans_total, 1);
+}
+
+/// The border of memory, which the property stays clear of: silence is in the agent's time, the window in the log's.
+#[test]
+fn after_findtime_and_an_hour_of_silence_counting_begins_anew() {
+    let mut e = engine(policy(3, 60, 600));
+    offend(&mut e, "192.0.2.1", 0.0, 0.0);
+    assert_eq!(offend(&mut e, "192.0.2.1", 1.0, 3660.0), Verdict::Counted { count: 2 });
+    assert_eq!(offend(&mut e, "192.0.2.1", 2.0, 7321.0), Verdict::Counted { count: 1 });
+}
+
 #[test]
 fn the_future_is_clamped_beyond_a_minute() {
     let mut e = engine(policy(1, 60, 600));
@@ -218,6 +238,22 @@ fn a_clock_that_steps_back_an_hour_hides_nobody() {
     }
     let verdicts: Vec<_> = (0..5).map(|n| offend(&mut e, "192.0.2.1", f64::from(n), 3601.0)).collect();
     assert_eq!(verdicts.last(), Some(&Verdict::Banned));
+}
+
+/// The worst that lines late by findtime can do: between the first and the last of ten that belong together come 24
+/// others and none of them may displace the first. Chance does not find this one.
+#[test]
+fn the_memory_is_long_enough_for_lines_late_by_findtime() {
+    let mut e = engine(policy(10, 100, 600));
+    let arrivals = [(0.0, 1), (-0.002, 8), (99.999, 8), (200.0, 8)];
+    for (when, times) in arrivals {
+        for _ in 0..times {
+            let verdict = offend(&mut e, "192.0.2.1", 300.0 + when, 600.0);
+            assert!(matches!(verdict, Verdict::Counted { count: ..10 }), "{verdict:?}");
+        }
+    }
+    assert_eq!(offend(&mut e, "192.0.2.1", 400.0, 600.0), Verdict::Banned);
+    assert_eq!(drain(&mut e)[0].ban().offenses, 10);
 }
 
 #[test]
