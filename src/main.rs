@@ -1,2 +1,1 @@
-//! The `stockade` program.
-fn main() {}
+fn main(){}

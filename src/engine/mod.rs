@@ -1,2 +1,378 @@
 //! From offenses to decisions.
+//!
+//! The engine is told the time and touches nothing: no clock, no file, no socket. What it decides depends on what
+//! it was told alone, so the same log gives the same bans in a test, in a replay and in the agent.
+//!
+//! # What is counted
+//!
+//! An offender is banned in a jail when `maxretry` of its offenses there lie within `findtime`, both ends included,
+//! *by the log's times*: an exact sliding window, no decaying rate. Lines may arrive out of order. What that
+//! promises and what not:
+//!
+//! - While no line is late by more than `findtime` (behind the newest of its offender), nothing is missed and
+//!   nothing is counted twice.
+//! - Beyond that the last `max(8, 3 × (maxretry − 1))` offenses *to arrive* are remembered of each offender. Two
+//!   logs whose clocks differ, or a clock that steps, each are still counted by their own times.
+//! - Of an offender that has been silent for `findtime` and an hour of the agent's time, nothing is remembered.
+//!   Neither is of those who had to make room ([`JailStats::forgotten`]) when more than [`Limits::offenders`]
+//!   are tracked.
+//!
+//! # When a ban begins and ends
+//!
+//! It begins with the deciding offense, by the log's time, and lasts `bantime`: the end itself is no longer banned.
+//! While it lasts offenses count for nothing, and after it counting begins anew, with offenses not before its end,
+//! also for lines that are read late. A ban that is over before it is decided (an old backlog) is only
+//! counted in [`JailStats::too_old`] and in `bans_total`; the kernel need not hear of it.
+//!
+//! An offense dated more than [`FUTURE_TOLERANCE`] ahead is taken as of now.
 #![warn(clippy::disallowed_methods)]
+
+mod allowlist;
+mod bans;
+mod command;
+mod jail;
+mod net;
+mod tracker;
+mod window;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use self::bans::Bans;
+use self::command::later;
+use self::jail::Jail;
+use self::net::{Key, canonical};
+use self::tracker::{Tally, Tracker};
+use crate::types::{Ban, Decision, EVIDENCE_CAP, JailId, Offense, Timestamp, UnbanReason};
+
+pub use self::allowlist::Allowlist;
+pub use self::command::{Command, Covered, Refused, Reply, Unban};
+pub use self::jail::{JailStats, Policy};
+
+/// So far ahead of the agent's clock a log's may be: it is the same host's or one with NTP. What is further ahead is
+/// taken as of now, since a ban must not begin tomorrow.
+pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(60);
+
+/// So many places one [`Engine::timeout`] looks at for offenders that fell silent.
+const SWEEP: usize = 4096;
+
+/// How much the engine may remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Offenders tracked over all jails, at least 1. About 80 bytes each, and 8 for each offense remembered beyond
+    /// the third.
+    pub offenders: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { offenders: 200_000 }
+    }
+}
+
+/// What became of an offense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is one of `count` within `findtime`.
+    Counted {
+        /// Offenses within one span of `findtime` around this one, it included.
+        count: u32,
+    },
+    /// It decided a ban, which waits at [`Engine::poll_decision`].
+    Banned,
+    /// It decided a ban that would have ended before now.
+    TooOld,
+    /// Its offender is banned, or was when it was committed.
+    AlreadyBanned,
+    /// Its offender is never banned.
+    Allowlisted,
+    /// Its jail is gone: the line was under way when the configuration changed.
+    NoSuchJail,
+}
+
+/// The jails, who is on the way to a ban, and who is banned.
+///
+/// After each input ([`offense`](Self::offense), [`command`](Self::command), [`timeout`](Self::timeout) and the
+/// `set_…` and `remove_…` calls) poll [`poll_decision`](Self::poll_decision) until it is empty, then
+/// [`poll_timeout`](Self::poll_timeout).
+#[derive(Debug)]
+pub struct Engine {
+    /// By [`JailId`]. Boxed, because numbers are not reused and the gaps should cost nothing.
+    jails: Vec<Option<Box<Jail>>>,
+    allowlist: Allowlist,
+    tracker: Tracker,
+    bans: Bans,
+    decisions: VecDeque<Decision>,
+}
+
+impl Engine {
+    /// An engine without jails.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            jails: Vec::new(),
+            allowlist: Allowlist::default(),
+            tracker: Tracker::new(limits.offenders),
+            bans: Bans::new(),
+            decisions: VecDeque::new(),
+        }
+    }
+
+    /// Adds a jail or changes it. A changed one keeps its bans (as long as they were decided to be) and its counts
+    /// (judged by the new policy at the next offense); bans of those it now never bans are lifted.
+    pub fn set_jail(&mut self, id: JailId, policy: Policy, now: Timestamp) {
+        self.expire(now);
+        self.tracker.set_jail(id, policy.findtime);
+        let at = usize::from(id.0);
+        if self.jails.len() <= at {
+            self.jails.resize_with(at + 1, || None);
+        }
+        let Some(place) = self.jails.get_mut(at) else { return };
+        let Some(jail) = place else {
+            *place = Some(Box::new(Jail::new(policy)));
+            return;
+        };
+        let allowlist = policy.allowlist.clone();
+        let before = jail.set_policy(policy).allowlist;
+        let Some(allowlist) = allowlist else { return };
+        self.lift(UnbanReason::Reconfigured, now, |b| {
+            b.jail == id
+                && allowlist.overlaps(b.offender)
+                && !before.as_ref().is_some_and(|l| l.overlaps(b.offender))
+        });
+    }
+
+    /// Removes a jail with its counts and lifts its bans.
+    pub fn remove_jail(&mut self, id: JailId, now: Timestamp) {
+        self.expire(now);
+        self.lift(UnbanReason::Reconfigured, now, |b| b.jail == id);
+        self.tracker.remove_jail(id);
+        if let Some(place) = self.jails.get_mut(usize::from(id.0)) {
+            *place = None;
+        }
+    }
+
+    /// Says who is never banned by any jail. Bans that hold somebody who was not on the list before are lifted; one
+    /// that was forced in spite of the list stays.
+    pub fn set_allowlist(&mut self, allowlist: Allowlist, now: Timestamp) {
+        self.expire(now);
+        let before = std::mem::replace(&mut self.allowlist, allowlist.clone());
+        self.lift(UnbanReason::Reconfigured, now, |b| {
+            allowlist.overlaps(b.offender) && !before.overlaps(b.offender)
+        });
+    }
+
+    /// Takes over a ban that the kernel already holds, at start; no decision comes of it. Of two bans of the same
+    /// network in the same jail the later end holds. Not taken (`false`) are bans of a jail that is unknown, and bans
+    /// of those who are never banned: [`bans`](Self::bans) then lacks them, and the kernel is told to drop them.
+    /// So set jails and allowlist first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
+    pub fn adopt(&mut self, ban: Ban) -> bool {
+        let (id, offender) = (ban.jail, canonical(ban.offender));
+        if self.allowed_by(id, offender).is_some() {
+            return false;
+        }
+        let Some(jail) = self.jails.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return false };
+        if self.bans.get(id, offender).is_none() {
+            jail.stats.bans_current += 1;
+            self.tracker.remove(Key::of(id, offender));
+            self.bans.insert(Ban { offender, ..ban });
+            return true;
+        }
+        self.bans.change(id, offender, |held| {
+            if later(ban.until, held.until) {
+                *held = Ban { offender, ..ban };
+            }
+        });
+        true
+    }
+
+    /// Counts an offense. Bans that ended by `now` are ended first.
+    ///
+    /// `now` is the agent's clock; who replays an old log passes the offense's own time, and then nothing is ever too
+    /// old.
+    pub fn offense(&mut self, o: Offense<'_>, now: Timestamp) -> Verdict {
+        self.expire(now);
+        let Some(jail) = self.jails.get_mut(usize::from(o.jail.0)).and_then(Option::as_mut) else {
+            return Verdict::NoSuchJail;
+        };
+        jail.stats.offenses += 1;
+        let addr = o.offender.to_canonical();
+        if jail.allows(&self.allowlist, addr) {
+            jail.stats.allowlisted += 1;
+            return Verdict::Allowlisted;
+        }
+        if self.bans.covers(o.jail, addr) {
+            jail.stats.already_banned += 1;
+            return Verdict::AlreadyBanned;
+        }
+        let mut at = o.at;
+        if at > now.saturating_add(FUTURE_TOLERANCE) {
+            at = now;
+            jail.stats.future_clamped += 1;
+        }
+        let key = jail.offender(o.jail, &self.allowlist, addr);
+        let mut forgotten = None;
+        let count = match self.tracker.count(key, at, now, &jail.policy, &mut forgotten) {
+            Tally::Served => {
+                jail.stats.already_banned += 1;
+                return Verdict::AlreadyBanned;
+            }
+            Tally::Count(count) => count,
+        };
+        let (maxretry, bantime) = (jail.policy.maxretry, jail.policy.bantime);
+        if let Some(id) = forgotten {
+            self.forgot(id);
+        }
+        if count < maxretry {
+            return Verdict::Counted { count };
+        }
+        let until = bantime.until(at);
+        if let Some(end) = until.filter(|end| *end <= now) {
+            self.tracker.begin_anew(key, end, now);
+            if let Some(jail) = self.jails.get_mut(usize::from(o.jail.0)).and_then(Option::as_mut) {
+                jail.stats.bans_total += 1;
+                jail.stats.last_ban = Some(at);
+                jail.stats.too_old += 1;
+            }
+            return Verdict::TooOld;
+        }
+        let evidence = o.line.get(..EVIDENCE_CAP).unwrap_or(o.line).into();
+        self.begin(Ban { jail: o.jail, offender: key.net(), since: at, until, offenses: count, evidence });
+        Verdict::Banned
+    }
+
+    /// When [`timeout`](Self::timeout) must be called next: the exact end of the first ban to end; `None` while no ban
+    /// ends.
+    ///
+    /// Poll again after every input.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.bans.next_end()
+    }
+
+    /// Ends the bans that ended by `now`. Also forgets some of the offenders that have long been silent, so an idle
+    /// agent may call it once in a while though nothing is due.
+    pub fn timeout(&mut self, now: Timestamp) {
+        self.expire(now);
+        self.tracker.sweep(now, SWEEP);
+    }
+
+    /// The next decision, in the order in which they were made. Of the bans that ended before an input, the ends come
+    /// before what the input decided.
+    ///
+    /// Poll after every input until it is `None`.
+    #[must_use]
+    pub fn poll_decision(&mut self) -> Option<Decision> {
+        self.decisions.pop_front()
+    }
+
+    /// All current bans, in no order: what the kernel should hold. Bans that ended since the last input are among
+    /// them.
+    pub fn bans(&self) -> impl Iterator<Item = &Ban> {
+        self.bans.iter()
+    }
+
+    /// The ban of exactly `net` in `jail`.
+    #[must_use]
+    pub fn ban(&self, jail: JailId, net: IpNet) -> Option<&Ban> {
+        self.bans.get(jail, canonical(net))
+    }
+
+    /// What `jail` would ban for offenses of `addr`: the address or its IPv6 prefix; `None` if there is no such jail or
+    /// `addr` is never banned.
+    #[must_use]
+    pub fn offender(&self, jail: JailId, addr: IpAddr) -> Option<IpNet> {
+        let addr = addr.to_canonical();
+        let j = self.jail(jail)?;
+        (!j.allows(&self.allowlist, addr)).then(|| j.offender(jail, &self.allowlist, addr).net())
+    }
+
+    /// What came of the offenses in a jail. Looks at every tracked offender.
+    #[must_use]
+    pub fn stats(&self, jail: JailId, now: Timestamp) -> Option<JailStats> {
+        let tracked = u64::try_from(self.tracker.tracked(jail, now)).unwrap_or(u64::MAX);
+        Some(JailStats { tracked, ..self.jail(jail)?.stats })
+    }
+
+    /// Offenders in memory over all jails, also those without open counts; at most [`Limits::offenders`].
+    #[must_use]
+    pub fn tracked(&self) -> usize {
+        self.tracker.len()
+    }
+
+    fn jail(&self, id: JailId) -> Option<&Jail> {
+        self.jails.get(usize::from(id.0))?.as_deref()
+    }
+
+    fn jail_ids(&self) -> impl Iterator<Item = JailId> {
+        (0..=u16::MAX).zip(&self.jails).filter(|(_, jail)| jail.is_some()).map(|(id, _)| JailId(id))
+    }
+
+    /// The entry of the allowlists that forbids `jail` to ban `net`.
+    fn allowed_by(&self, jail: JailId, net: IpNet) -> Option<IpNet> {
+        let own = || self.jail(jail)?.policy.allowlist.as_ref()?.entry(net);
+        self.allowlist.entry(net).or_else(own)
+    }
+
+    fn forgot(&mut self, id: JailId) {
+        if let Some(jail) = self.jails.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
+            jail.stats.forgotten += 1;
+        }
+    }
+
+    /// A new ban: into the table, to the kernel, and nothing is left to count.
+    fn begin(&mut self, ban: Ban) {
+        self.tracker.remove(Key::of(ban.jail, ban.offender));
+        if let Some(jail) = self.jails.get_mut(usize::from(ban.jail.0)).and_then(Option::as_mut) {
+            jail.stats.bans_current += 1;
+            jail.stats.bans_total += 1;
+            jail.stats.last_ban = Some(ban.since);
+        }
+        self.bans.insert(ban.clone());
+        self.decisions.push_back(Decision::Ban(ban));
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        while let Some(ban) = self.bans.pop_ended(now) {
+            let end = ban.until.unwrap_or(now);
+            self.ended(ban, UnbanReason::Expired, end, now);
+        }
+    }
+
+    /// Lifts the bans that `which` says; how many.
+    fn lift(&mut self, reason: UnbanReason, now: Timestamp, which: impl Fn(&Ban) -> bool) -> usize {
+        let nets: Vec<(JailId, IpNet)> =
+            self.bans.iter().filter(|b| which(b)).map(|b| (b.jail, b.offender)).collect();
+        nets.iter().filter(|(id, net)| self.lift_one(*id, *net, reason, now)).count()
+    }
+
+    fn lift_one(&mut self, id: JailId, net: IpNet, reason: UnbanReason, now: Timestamp) -> bool {
+        let Some(ban) = self.bans.remove(id, net) else { return false };
+        self.ended(ban, reason, now, now);
+        true
+    }
+
+    fn ended(&mut self, ban: Ban, reason: UnbanReason, end: Timestamp, now: Timestamp) {
+        if let Some(jail) = self.jails.get_mut(usize::from(ban.jail.0)).and_then(Option::as_mut) {
+            jail.stats.bans_current -= 1;
+            // A wide network is no offender: nothing was counted for it.
+            let len = ban.offender.prefix_len();
+            if len == ban.offender.max_prefix_len()
+                || (ban.offender.addr().is_ipv6() && len == jail.policy.ipv6_prefix)
+            {
+                self.tracker.begin_anew(Key::of(ban.jail, ban.offender), end, now);
+            }
+        }
+        self.decisions.push_back(Decision::Unban(ban, reason));
+    }
+}

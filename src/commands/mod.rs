@@ -1,0 +1,103 @@
+//! One file per verb of the command line.
+
+mod check;
+mod client;
+mod demo;
+mod explain;
+mod replay;
+mod status;
+mod test;
+
+use std::fmt;
+use std::io::{self, Write};
+
+use anyhow::Result;
+
+use crate::cli::{Cli, Command, exit};
+use crate::config::ConfigError;
+use crate::control::Request;
+use crate::daemon;
+
+/// Runs what was asked for.
+///
+/// # Errors
+/// Whatever went wrong; [`exit_code`] tells the code to end with.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run { config } => daemon::run(&config.config),
+        Command::Check { config, json, print_ruleset } => check::run(&config.config, json, print_ruleset),
+        Command::Status { jail, config, json } => client::status(&config.config, jail, json),
+        Command::Bans { jail, config, json } => client::bans(&config.config, jail, json),
+        Command::Ban { jail, offenders, time, reason, force, config, json } => {
+            client::ban(&config.config, Request::Ban { jail, offenders, time, reason, force }, json)
+        }
+        // `--all` and offenders exclude each other; no offenders means all.
+        Command::Unban { offenders, all: _, jail, config, json } => {
+            client::unban(&config.config, Request::Unban { offenders, jail }, json)
+        }
+        Command::Test { filter, file, config, json, print } => test::run(&config.config, &filter, &file, json, print),
+        Command::Replay { logs, jail, config, json } => replay::run(&config.config, &logs, jail.as_deref(), json),
+        Command::Explain { line, jail, config } => explain::run(&config.config, &line, jail.as_deref()),
+        Command::Reload { config } => client::reload(&config.config),
+        Command::Stop { flush, config } => client::stop(&config.config, flush),
+        Command::Ping { config } => client::ping(&config.config),
+        Command::Demo => demo::run(),
+        Command::Version => print(&format!("stockade {}", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// A failure whose exit code is known.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// Ends with `code` and says `message`.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Ends with `code`; everything was said already.
+    #[must_use]
+    pub fn quiet(code: u8) -> Self {
+        Self { code, message: String::new() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The exit code for `error`. What is not classified is the system's refusal.
+#[must_use]
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        failure.code
+    } else if error.downcast_ref::<ConfigError>().is_some() {
+        exit::USAGE
+    } else {
+        exit::REFUSED
+    }
+}
+
+/// Whether `error` is only that nobody reads our output any more (`stockade bans | head`).
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// One line to standard output; unlike `println!` it does not panic when nobody reads.
+fn print(line: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! What `stockade status` prints: what a person wants to know at a glance.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::client::text;
+
+/// The agent's status object as text.
+pub(super) fn render(status: &Value) -> String {
+    let mut out = String::new();
+    // Writing to a String does not fail.
+    drop(overview(&mut out, status));
+    for jail in list(&status["jails"]) {
+        drop(one(&mut out, jail));
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
+fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
+    let kernel = &status["kernel"];
+    writeln!(out, "stockade {}, {}, up {}", text(&status["version"]), text(&status["state"]), text(&status["uptime"]))?;
+    write!(out, "kernel: {}, {} elements", text(&kernel["state"]), kernel["elements"])?;
+    if kernel["repairs"].as_u64() > Some(0) {
+        write!(out, ", repaired {} times after {}", kernel["repairs"], text(&kernel["last_repair"]))?;
+    }
+    writeln!(out)?;
+    if let Some(error) = kernel["error"].as_str() {
+        writeln!(out, "kernel error: {error}")?;
+    }
+    for warning in list(&status["warnings"]) {
+        writeln!(out, "warning: {}", text(warning))?;
+    }
+    Ok(())
+}
+
+fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
+    writeln!(out, "\n{} ({})", text(&jail["jail"]), text(&jail["policy"]))?;
+    writeln!(
+        out,
+        "  lines     {} ({}/s), {} offenses, {} not understood",
+        jail["lines"], jail["lines_per_second"], jail["offenses"], jail["missed"]
+    )?;
+    write!(out, "  bans      {} now, {} in all", jail["bans"], jail["bans_total"])?;
+    if let Some(last) = jail["last_ban"]["offender"].as_str() {
+        write!(out, ", last {last} at {}", text(&jail["last_ban"]["at"]))?;
+    }
+    writeln!(out)?;
+    for (key, what) in [
+        ("unattributable", "offenses only from trusted proxies: nobody to ban"),
+        ("allowlisted", "offenses of allowlisted addresses"),
+        ("already_banned", "offenses of addresses already banned"),
+        ("too_old", "offenses too old to ban for"),
+        ("clamped", "offenses stamped in the future (clock or time zone of the log)"),
+        ("forgotten", "addresses forgotten for want of room (limits.offenders)"),
+    ] {
+        if let Some(n) = jail[key].as_u64().filter(|n| *n > 0) {
+            writeln!(out, "  note      {n} {what}")?;
+        }
+    }
+    for file in list(&jail["files"]) {
+        let behind = match file["behind"].as_u64() {
+            None | Some(0) => "up to date".to_owned(),
+            Some(bytes) => format!("{} behind", size(bytes)),
+        };
+        write!(out, "  file      {}: {behind}", text(&file["path"]))?;
+        for (key, what) in [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")] {
+            if let Some(n) = file[key].as_u64().filter(|n| *n > 0) {
+                write!(out, ", {n} {what}")?;
+            }
+        }
+        writeln!(out)?;
+    }
+    for pattern in list(&jail["waiting"]) {
+        writeln!(out, "  waiting   {}: no such file yet", text(pattern))?;
+    }
+    for warning in list(&jail["warnings"]) {
+        writeln!(out, "  warning   {}", text(warning))?;
+    }
+    Ok(())
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Bytes for a person.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_status_for_a_person() {
+        let status = json!({
+            "version": "0.1.0", "state": "enforcing", "uptime": "1h2m", "warnings": [],
+            "kernel": {"state": "enforcing", "elements": 2, "repairs": 1, "last_repair": "nft (pid 7)", "error": null},
+            "jails": [{
+                "jail": "npm", "policy": "15 in 1m, 10m", "lines": 120, "lines_per_second": 3, "offenses": 20,
+                "missed": 0, "bans": 1, "bans_total": 2, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
+                "unattributable": 4, "allowlisted": 0, "already_banned": 0, "too_old": 0, "clamped": 0, "forgotten": 0,
+                "files": [{"path": "/a.log", "behind": 2048, "rotations": 1, "truncations": 0, "skipped": 0}],
+                "waiting": ["/b-*.log"], "warnings": ["all clients appear as 172.18.0.1"],
+            }],
+        });
+        insta::assert_snapshot!(super::render(&status), @r"
+        stockade 0.1.0, enforcing, up 1h2m
+        kernel: enforcing, 2 elements, repaired 1 times after nft (pid 7)
+
+        npm (15 in 1m, 10m)
+          lines     120 (3/s), 20 offenses, 0 not understood
+          bans      1 now, 2 in all, last 192.0.2.1 at 2026-01-01T00:00:00Z
+          note      4 offenses only from trusted proxies: nobody to ban
+          file      /a.log: 2 KiB behind, 1 rotations
+          waiting   /b-*.log: no such file yet
+          warning   all clients appear as 172.18.0.1
+        ");
+    }
+}

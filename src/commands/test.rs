@@ -1,0 +1,1 @@
+//! `stockade test`: what a filter makes of a log.

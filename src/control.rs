@@ -1,0 +1,243 @@
+//! The control socket: one request and one reply per line of JSON, over a Unix socket of mode 0600.
+//!
+//! The socket's mode is the whole access control: who may connect may ban and unban.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+/// A request longer than this is refused: `ban` with 10,000 addresses fits.
+const REQUEST_CAP: u64 = 1 << 20;
+/// A peer that connects and says nothing is let go after this long.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What can be asked of a running agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Is anybody there?
+    Ping,
+    /// What the agent does and how each jail fares.
+    Status {
+        /// Only this jail.
+        jail: Option<String>,
+    },
+    /// The current bans.
+    Bans {
+        /// Only this jail's.
+        jail: Option<String>,
+    },
+    /// Ban addresses or networks by hand.
+    Ban {
+        /// In this jail's name.
+        jail: String,
+        /// Addresses or networks as typed.
+        offenders: Vec<String>,
+        /// How long, as typed (`2h`, `permanent`); the jail's `bantime` when absent.
+        time: Option<String>,
+        /// Why, for whoever reads the list later.
+        reason: Option<String>,
+        /// Also what `ignoreip` says is never banned.
+        force: bool,
+    },
+    /// Lift bans.
+    Unban {
+        /// Addresses or networks as typed; empty for all.
+        offenders: Vec<String>,
+        /// Only this jail's.
+        jail: Option<String>,
+    },
+    /// Read the configuration again.
+    Reload,
+    /// End the agent.
+    Stop {
+        /// Also remove the table, and with it every ban, from the kernel.
+        flush: bool,
+    },
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// It was done; what was asked for.
+    Ok(serde_json::Value),
+    /// It was not done.
+    Error {
+        /// Exit code the client should end with (see `cli`).
+        code: u8,
+        /// What failed and what to do, lower case.
+        message: String,
+    },
+}
+
+impl Response {
+    /// A refusal.
+    pub fn error(code: u8, message: impl Into<String>) -> Self {
+        Self::Error { code, message: message.into() }
+    }
+}
+
+/// A request under way and the place for its reply.
+pub type Call = (Request, oneshot::Sender<Response>);
+
+/// Why the socket could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Two agents would undo each other's work in the kernel.
+    #[error("another agent already answers on {}; stop it first (stockade stop)", .0.display())]
+    Busy(PathBuf),
+    /// The system refused.
+    #[error("failed to open the control socket {}: {source} (set paths.control to a writable place)", path.display())]
+    Io {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The listening socket. Dropping it removes the file.
+#[derive(Debug)]
+pub struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Server {
+    /// Opens the socket at `path`, making its directory, and replacing what a crashed agent left.
+    ///
+    /// # Errors
+    /// [`BindError::Busy`] when an agent answers there.
+    pub async fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { path: path.to_owned(), source };
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(failed)?;
+        }
+        match UnixStream::connect(path).await {
+            Ok(_) => return Err(BindError::Busy(path.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Err(e) => return Err(failed(e)),
+        }
+        // The mode must be right from the first moment on: a chmod after the bind would leave a gap.
+        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
+        let bound = UnixListener::bind(path);
+        nix::sys::stat::umask(before);
+        let listener = bound.map_err(failed)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Accepts connections until dropped, handing each request to `calls`.
+    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(converse(stream, calls.clone()));
+                }
+                Err(e) => {
+                    tracing::warn!("failed to accept a control connection: {e}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing to do about a failure: the next start replaces the file.
+        drop(std::fs::remove_file(&self.path));
+    }
+}
+
+async fn converse(stream: UnixStream, calls: mpsc::Sender<Call>) {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut bounded = (&mut read).take(REQUEST_CAP);
+        match tokio::time::timeout(REQUEST_TIMEOUT, bounded.read_until(b'\n', &mut line)).await {
+            Ok(Ok(n)) if n > 0 => {}
+            _ => return,
+        }
+        let response = if line.last() == Some(&b'\n') {
+            answer(&line, &calls).await
+        } else {
+            Response::error(2, format!("a request must be one line of at most {REQUEST_CAP} bytes"))
+        };
+        let Ok(mut text) = serde_json::to_vec(&response) else { return };
+        text.push(b'\n');
+        if write.write_all(&text).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer(line: &[u8], calls: &mpsc::Sender<Call>) -> Response {
+    let request = match serde_json::from_slice(line) {
+        Ok(request) => request,
+        Err(e) => return Response::error(2, format!("not a request: {e}")),
+    };
+    let (reply, response) = oneshot::channel();
+    if calls.send((request, reply)).await.is_err() {
+        return Response::error(3, "the agent is stopping");
+    }
+    response.await.unwrap_or_else(|_| Response::error(3, "the agent is stopping"))
+}
+
+/// Why an agent could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens.
+    #[error("no agent answers on {}: {source} (is `stockade run` up, and does --config name the same paths.control?)", path.display())]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The agent hung up or did not speak our language.
+    #[error("the agent on {} did not answer properly: {reason}", path.display())]
+    Garbled {
+        /// The socket.
+        path: PathBuf,
+        /// What came instead.
+        reason: String,
+    },
+}
+
+/// Asks the agent on `path` and waits for the reply, at most `timeout`.
+///
+/// # Errors
+/// When nobody answers, or not in time.
+pub async fn call(path: &Path, request: &Request, timeout: Duration) -> Result<Response, CallError> {
+    let unreachable = |source| CallError::Unreachable { path: path.to_owned(), source };
+    let garbled = |reason: String| CallError::Garbled { path: path.to_owned(), reason };
+    let conversation = async {
+        let mut stream = UnixStream::connect(path).await.map_err(unreachable)?;
+        let mut text = serde_json::to_vec(request).map_err(|e| garbled(e.to_string()))?;
+        text.push(b'\n');
+        stream.write_all(&text).await.map_err(unreachable)?;
+        let mut line = Vec::new();
+        BufReader::new(stream).read_until(b'\n', &mut line).await.map_err(unreachable)?;
+        if line.is_empty() {
+            return Err(garbled("it hung up".to_owned()));
+        }
+        serde_json::from_slice(&line).map_err(|e| garbled(e.to_string()))
+    };
+    match tokio::time::timeout(timeout, conversation).await {
+        Ok(result) => result,
+        Err(_) => Err(garbled(format!("no answer within {} s", timeout.as_secs()))),
+    }
+}

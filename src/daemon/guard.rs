@@ -1,0 +1,174 @@
+//! Keeps the kernel in line with the bans: carries decisions out, notices what others change, repairs, tries again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nft::{Event, Family, Watcher};
+use tokio::time::Instant;
+
+use super::jails::Registry;
+use crate::clock;
+use crate::engine::Engine;
+use crate::kernel::{Changes, Counts, Enforcer, Layout, desired, parse_comment, ruleset, want};
+use crate::types::{Ban, Decision, Timestamp};
+
+/// After a refusal the kernel is asked again so soon, then at twice the distance each time.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(60);
+
+/// The enforcer, and how it fares.
+pub(super) struct Guard {
+    enforcer: Enforcer,
+    watcher: Watcher,
+    /// Something of ours was touched in the transaction that is being announced.
+    touched: bool,
+    retry: Option<(Instant, Duration)>,
+    /// Changes by others that were repaired.
+    pub(super) repairs: u64,
+    /// Who made the last one.
+    pub(super) last_repair: Option<String>,
+    /// What the kernel refused last, until it succeeds.
+    pub(super) error: Option<String>,
+}
+
+impl Guard {
+    /// Opens the sockets. Nothing is changed yet.
+    pub(super) fn open(layout: Layout) -> Result<Self> {
+        let enforcer = Enforcer::open(layout).context("failed to open nf_tables")?;
+        let watcher = Watcher::open().context("failed to watch nf_tables")?;
+        Ok(Self { enforcer, watcher, touched: false, retry: None, repairs: 0, last_repair: None, error: None })
+    }
+
+    /// Takes over the bans that an agent before us left in the kernel: how many. What it cannot take over (its jail is
+    /// gone, its address is now allowed, somebody else wrote it) the next [`settle`](Self::settle) removes.
+    pub(super) async fn take_over(&mut self, engine: &mut Engine, registry: &Registry) -> Result<usize> {
+        let held = self.enforcer.held(clock::now()).await.context("failed to list the bans in the kernel")?;
+        let mut taken = 0;
+        for (_, element) in held {
+            let Some((jail, offenses, since)) = parse_comment(&element.comment) else { continue };
+            let Some(jail) = registry.find(jail) else { continue };
+            let evidence = Box::from(&b"found in the kernel"[..]);
+            let ban = Ban { jail, offender: element.net, since, until: element.end, offenses, evidence };
+            taken += usize::from(engine.adopt(ban));
+        }
+        Ok(taken)
+    }
+
+    /// Makes the kernel hold what `engine` says, whatever it holds now.
+    pub(super) async fn settle(&mut self, engine: &Engine, registry: &Registry) -> Result<Counts> {
+        let now = clock::now();
+        let name = |id| registry.name(id).map(str::to_owned);
+        let desired = desired(self.enforcer.layout(), engine.bans(), &name, now);
+        let settled = self.enforcer.reconcile(&desired, now).await.context("failed to bring nf_tables in line");
+        self.note(settled)
+    }
+
+    /// Takes another shape of the table, and settles.
+    pub(super) async fn reshape(&mut self, layout: Layout, engine: &Engine, registry: &Registry) -> Result<Counts> {
+        self.enforcer.set_layout(layout);
+        self.settle(engine, registry).await
+    }
+
+    /// Carries out decisions that `engine` has made. A refusal is remembered and tried again, not returned: the bans
+    /// are not lost.
+    pub(super) async fn carry_out(&mut self, decisions: &[Decision], engine: &Engine, registry: &Registry) {
+        if decisions.is_empty() || self.retry.is_some() {
+            return;
+        }
+        let now = clock::now();
+        let name = |id| registry.name(id).map(str::to_owned);
+        let layout = self.enforcer.layout();
+        let changes = Changes::after(
+            decisions,
+            layout,
+            |set, net| {
+                let jails = &layout.scopes.get(set.scope)?.jails;
+                want(jails.iter().filter_map(|jail| engine.ban(*jail, net)), &name, now)
+            },
+            |set| {
+                let all = desired(layout, engine.bans().filter(|b| layout.place(b.jail, b.offender) == Some(set)), &name, now);
+                all.into_iter().map(|((_, net), want)| (net, want)).collect()
+            },
+        );
+        let applied = self.enforcer.apply(&changes, now).await.context("failed to write bans to nf_tables");
+        if let Err(e) = self.note(applied) {
+            tracing::error!("{e:#}; trying again");
+        }
+    }
+
+    /// Waits until somebody else has changed our table, and says who. Cancel-safe.
+    pub(super) async fn changed(&mut self) -> String {
+        loop {
+            match self.watcher.next().await {
+                Ok(Event::Generation { port_id, comm, pid, .. }) => {
+                    let touched = std::mem::take(&mut self.touched);
+                    if touched && port_id != self.enforcer.port_id() {
+                        return format!("{comm} (pid {pid})");
+                    }
+                }
+                Ok(Event::Overrun) => return "an overrun of the notification socket".to_owned(),
+                Ok(event) => {
+                    self.touched |= event.table() == Some((Family::Inet, ruleset::TABLE));
+                }
+                Err(e) => {
+                    tracing::warn!("failed to hear what others change in nf_tables: {e}");
+                    tokio::time::sleep(FIRST_RETRY).await;
+                    return "a failure of the notification socket".to_owned();
+                }
+            }
+        }
+    }
+
+    /// Repairs what `who` changed.
+    pub(super) async fn repair(&mut self, who: String, engine: &Engine, registry: &Registry) {
+        match self.settle(engine, registry).await {
+            Ok(counts) => {
+                tracing::warn!(
+                    added = counts.added,
+                    removed = counts.removed,
+                    changed = counts.changed,
+                    "nf_tables was changed by {who}: repaired"
+                );
+                self.repairs += 1;
+                self.last_repair = Some(who);
+            }
+            Err(e) => tracing::error!("nf_tables was changed by {who}: {e:#}; trying again"),
+        }
+    }
+
+    /// Waits until the kernel should be asked again; for ever while all is well. Cancel-safe.
+    pub(super) async fn retry(&self) {
+        match self.retry {
+            Some((at, _)) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the kernel holds what it should, as far as we know.
+    pub(super) fn is_settled(&self) -> bool {
+        self.retry.is_none()
+    }
+
+    /// Packets stopped, by element; empty when the kernel does not tell.
+    pub(super) async fn held(&mut self, now: Timestamp) -> Vec<crate::kernel::Held> {
+        let held = self.enforcer.held(now).await.unwrap_or_default();
+        held.into_iter().map(|(_, element)| element).collect()
+    }
+
+    /// Removes the table.
+    pub(super) async fn remove(&mut self) -> Result<()> {
+        self.enforcer.remove().await.context("failed to remove table inet stockade")
+    }
+
+    fn note<T>(&mut self, result: Result<T>) -> Result<T> {
+        match &result {
+            Ok(_) => (self.error, self.retry) = (None, None),
+            Err(e) => {
+                let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
+                self.retry = Some((Instant::now() + wait, wait));
+                self.error = Some(format!("{e:#}"));
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,290 @@
+//! The agent: one loop that hears of offenses, orders, signals, timers and changes in the kernel, one after the other.
+
+mod batch;
+mod guard;
+pub mod jails;
+mod orders;
+mod rate;
+mod requests;
+mod signals;
+mod snapshot;
+mod status;
+mod worker;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use ipnet::IpNet;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use self::batch::Batch;
+use self::guard::Guard;
+use self::jails::{Jails, Registry};
+use self::signals::{Ask, Signals};
+use self::worker::{Plan, Worker};
+use crate::clock;
+use crate::config::{Config, Shown, ShownBanTime};
+use crate::control::{Call, Server};
+use crate::engine::{Engine, Limits};
+use crate::follow::Options;
+use crate::types::{Decision, JailId, Timestamp};
+
+/// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// So many requests may wait while the agent is busy.
+const CALLS: usize = 16;
+
+/// Runs the agent in the foreground until a signal or `stockade stop` ends it.
+///
+/// # Errors
+/// A configuration with mistakes, another agent, or a kernel that does not let us.
+pub fn run(path: &Path) -> Result<()> {
+    let config = Config::load(path)?;
+    crate::log::init(&config.log);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    run_with(path, config)
+}
+
+/// Runs the agent with a configuration that was read from `path`, which a reload reads again.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(path: &Path, config: Config) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (calls, orders) = mpsc::channel(CALLS);
+        let server = Server::bind(&config.paths.control).await?;
+        let mut signals = Signals::new().context("failed to listen to signals")?;
+        let (mut agent, batches) = Agent::start(path, config).await?;
+        // Only an agent that enforces answers: who pings it may rely on that.
+        let server = tokio::spawn(server.serve(calls));
+        let ended = agent.work(&mut signals, batches, orders).await;
+        server.abort();
+        // Wait for it, so that the socket's file is gone when we are.
+        drop(server.await);
+        let stopped = agent.end().await;
+        ended.and(stopped)
+    })
+}
+
+/// Everything the agent knows.
+struct Agent {
+    path: PathBuf,
+    config: Config,
+    registry: Registry,
+    jails: Jails,
+    engine: Engine,
+    guard: Guard,
+    worker: Option<Worker>,
+    started: Timestamp,
+    last_bans: HashMap<JailId, (IpNet, Timestamp)>,
+    /// Jails of which it was said that they never learn a client's address.
+    blind: Vec<JailId>,
+    stop: Option<Stop>,
+}
+
+/// How the agent is to end.
+struct Stop {
+    flush: bool,
+    reply: Option<tokio::sync::oneshot::Sender<crate::control::Response>>,
+}
+
+impl Agent {
+    async fn start(path: &Path, config: Config) -> Result<(Self, mpsc::Receiver<Batch>)> {
+        let mut registry = Registry::default();
+        let jails = Jails::new(&config, &mut registry)?;
+        for warning in &jails.warnings {
+            tracing::warn!("{warning}");
+        }
+        let now = clock::now();
+        let mut engine = Engine::new(Limits { offenders: config.limits.offenders });
+        engine.set_allowlist(jails.allowlist.clone(), now);
+        for ready in &jails.jails {
+            engine.set_jail(ready.id, ready.policy.clone(), now);
+        }
+        let mut guard = Guard::open(jails.layout())?;
+        let taken = guard.take_over(&mut engine, &registry).await?;
+        let counts = guard.settle(&engine, &registry).await?;
+        tracing::info!(
+            jails = jails.jails.len(),
+            bans = taken,
+            removed = counts.removed,
+            "table inet stockade is up"
+        );
+        let options = Options { max_line: config.limits.line, ..Options::default() };
+        let (worker, batches) = Worker::start(plan(&jails), options)?;
+        let agent = Self {
+            path: path.to_owned(),
+            config,
+            registry,
+            jails,
+            engine,
+            guard,
+            worker: Some(worker),
+            started: now,
+            last_bans: HashMap::new(),
+            blind: Vec::new(),
+            stop: None,
+        };
+        Ok((agent, batches))
+    }
+
+    async fn work(
+        &mut self,
+        signals: &mut Signals,
+        mut batches: mpsc::Receiver<Batch>,
+        mut calls: mpsc::Receiver<Call>,
+    ) -> Result<()> {
+        while self.stop.is_none() {
+            let timer = self.timer();
+            tokio::select! {
+                // In this order: what somebody broke is mended before new bans are written into it.
+                biased;
+                ask = signals.next() => self.signal(ask).await,
+                who = self.guard.changed() => self.guard.repair(who, &self.engine, &self.registry).await,
+                () = self.guard.retry() => self.try_again().await,
+                Some((request, reply)) = calls.recv() => self.request(request, reply).await,
+                batch = batches.recv() => {
+                    let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
+                    self.offenses(&batch);
+                }
+                () = tokio::time::sleep_until(timer) => {
+                    self.engine.timeout(clock::now());
+                    self.look_for_blind_jails();
+                }
+            }
+            self.carry_out().await;
+        }
+        Ok(())
+    }
+
+    /// Ends the follower, and the bans if that was asked for.
+    async fn end(mut self) -> Result<()> {
+        if let Some(worker) = self.worker.take() {
+            worker.stop();
+        }
+        let Some(stop) = self.stop.take() else { return Ok(()) };
+        let bans = self.engine.bans().count();
+        let removed = if stop.flush { self.guard.remove().await } else { Ok(()) };
+        let response = requests::stopped(bans, &removed);
+        if let Some(reply) = stop.reply {
+            // Who asked may have gone.
+            drop(reply.send(response));
+            // The connection's task must still write it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tracing::info!(bans, flushed = stop.flush, "stopped");
+        removed
+    }
+
+    fn timer(&self) -> Instant {
+        let longest = Instant::now() + LONGEST_SLEEP;
+        match self.engine.poll_timeout() {
+            Some(at) => longest.min(Instant::now() + at.since(clock::now())),
+            None => longest,
+        }
+    }
+
+    async fn signal(&mut self, ask: Ask) {
+        match ask {
+            Ask::Stop => self.stop = Some(Stop { flush: false, reply: None }),
+            Ask::Reload => {
+                if let Err(e) = self.reload().await {
+                    tracing::error!("{e:#}; the old configuration stays in force");
+                }
+            }
+        }
+    }
+
+    async fn try_again(&mut self) {
+        match self.guard.settle(&self.engine, &self.registry).await {
+            Ok(_) => tracing::info!("nf_tables is in line again"),
+            Err(e) => tracing::error!("{e:#}; trying again"),
+        }
+    }
+
+    fn offenses(&mut self, batch: &Batch) {
+        let now = clock::now();
+        for offense in batch.offenses(now) {
+            self.engine.offense(offense, now);
+        }
+    }
+
+    /// Tells the kernel what was decided, and the log; returns it.
+    async fn carry_out(&mut self) -> Vec<Decision> {
+        let decisions: Vec<Decision> = std::iter::from_fn(|| self.engine.poll_decision()).collect();
+        self.guard.carry_out(&decisions, &self.engine, &self.registry).await;
+        for decision in &decisions {
+            let ban = decision.ban();
+            if let Decision::Ban(_) = decision {
+                self.last_bans.insert(ban.jail, (ban.offender, ban.since));
+            }
+            let jail = self.registry.name(ban.jail).unwrap_or("?");
+            let offender = shown(ban.offender);
+            let until = ban.until.map_or_else(|| "lifted".to_owned(), |until| until.to_string());
+            tracing::info!(jail, until, offenses = ban.offenses, "{} {offender}", decision.word());
+        }
+        decisions
+    }
+
+    /// Reads the configuration again. All of it is checked before anything is changed.
+    async fn reload(&mut self) -> Result<Vec<String>> {
+        let config = Config::load(&self.path)?;
+        let jails = Jails::new(&config, &mut self.registry)?;
+        let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(jails.warnings.iter().cloned());
+        if config.paths != self.config.paths || config.limits != self.config.limits {
+            warnings.push("paths and limits take effect at the next start".to_owned());
+        }
+        let now = clock::now();
+        self.engine.set_allowlist(jails.allowlist.clone(), now);
+        for gone in self.jails.jails.iter().filter(|old| jails.find(&old.jail.name).is_none()) {
+            self.engine.remove_jail(gone.id, now);
+        }
+        for ready in &jails.jails {
+            self.engine.set_jail(ready.id, ready.policy.clone(), now);
+        }
+        if let Some(worker) = &self.worker {
+            worker.replan(plan(&jails));
+        }
+        let reshaped = self.guard.reshape(jails.layout(), &self.engine, &self.registry).await;
+        (self.jails, self.config) = (jails, Config { paths: self.config.paths.clone(), ..config });
+        self.blind.clear();
+        tracing::info!(jails = self.jails.jails.len(), "configuration read again");
+        reshaped.map(|_| warnings)
+    }
+
+    /// Says once of each jail that it never learns a client's address.
+    fn look_for_blind_jails(&mut self) {
+        let Some(worker) = &self.worker else { return };
+        for (id, lines) in worker.snapshot().lines {
+            if let Some(warning) = lines.warning().filter(|_| !self.blind.contains(&id)) {
+                tracing::warn!(jail = self.registry.name(id), "{warning}");
+                self.blind.push(id);
+            }
+        }
+    }
+}
+
+fn plan(jails: &Jails) -> Plan {
+    Plan { jails: jails.jails.clone(), trust: std::sync::Arc::clone(&jails.trust) }
+}
+
+/// An offender as people write it: a single address without its length.
+pub(crate) fn shown(offender: IpNet) -> String {
+    if offender.prefix_len() == offender.max_prefix_len() {
+        offender.addr().to_string()
+    } else {
+        offender.to_string()
+    }
+}
+
+/// A policy in a few words: `15 in 1m, banned for 10m`.
+pub(crate) fn policy(jail: &crate::config::Jail) -> String {
+    format!("{} in {}, banned for {}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
+}

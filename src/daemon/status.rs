@@ -1,0 +1,92 @@
+//! The answer to `status`.
+
+use serde_json::{Value, json};
+
+use super::jails::Ready;
+use super::snapshot::{JailLines, Snapshot};
+use super::{Agent, policy, shown};
+use crate::clock;
+use crate::config::Shown;
+use crate::types::JailId;
+
+/// Everything, or one jail's part of it.
+pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>) -> Value {
+    let now = clock::now();
+    let uptime = std::time::Duration::from_secs(now.since(agent.started).as_secs());
+    let state = if agent.guard.is_settled() { "enforcing" } else { "not enforcing" };
+    let jails: Vec<Value> = agent
+        .jails
+        .jails
+        .iter()
+        .filter(|ready| only.is_none_or(|id| id == ready.id))
+        .map(|ready| jail(agent, ready, &mut snapshot))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "pid": std::process::id(),
+        "uptime": Shown(uptime).to_string(),
+        "config": agent.path,
+        "tracked": agent.engine.tracked(),
+        "kernel": {
+            "state": state,
+            "elements": agent.engine.bans().count(),
+            "repairs": agent.guard.repairs,
+            "last_repair": agent.guard.last_repair,
+            "error": agent.guard.error,
+        },
+        "warnings": agent.jails.warnings,
+        "jails": jails,
+    })
+}
+
+fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
+    let now = clock::now();
+    let stats = agent.engine.stats(ready.id, now).unwrap_or_default();
+    let mut lines = snapshot.lines.remove(&ready.id).unwrap_or_default();
+    let files: Vec<Value> = snapshot
+        .files
+        .iter()
+        .filter(|file| file.jails.contains(&ready.id))
+        .map(|file| {
+            json!({
+                "path": file.path,
+                "position": file.position,
+                "size": file.size,
+                "behind": file.size.saturating_sub(file.position),
+                "skipped": file.skipped,
+                "rotations": file.rotations,
+                "truncations": file.truncations,
+            })
+        })
+        .collect();
+    let waiting: Vec<&str> =
+        snapshot.waiting.iter().filter(|(id, _)| *id == ready.id).map(|(_, p)| p.as_str()).collect();
+    let last_ban = agent
+        .last_bans
+        .get(&ready.id)
+        .map(|(offender, at)| json!({ "offender": shown(*offender), "at": at.to_string() }));
+    json!({
+        "jail": ready.jail.name,
+        "filter": ready.jail.filter_name,
+        "policy": policy(&ready.jail),
+        "lines": lines.lines,
+        "lines_per_second": lines.rate.per_second(now),
+        "missed": lines.missed,
+        "ignored": lines.ignored,
+        "unattributable": lines.unattributable,
+        "offenses": stats.offenses,
+        "tracked": stats.tracked,
+        "bans": stats.bans_current,
+        "bans_total": stats.bans_total,
+        "last_ban": last_ban,
+        "allowlisted": stats.allowlisted,
+        "already_banned": stats.already_banned,
+        "too_old": stats.too_old,
+        "clamped": stats.future_clamped,
+        "forgotten": stats.forgotten,
+        "files": files,
+        "waiting": waiting,
+        "warnings": JailLines::warning(&lines).into_iter().collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,201 @@
+//! The ban table: by jail and network, and by end.
+
+use std::collections::BTreeSet;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use ipnet::IpNet;
+
+use super::net::Key;
+use crate::types::{Ban, JailId, Timestamp};
+
+/// Current bans. Each jail bans a network once.
+#[derive(Debug)]
+pub(super) struct Bans {
+    slots: Vec<Option<Ban>>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    /// Bans that end, the first to end first. In a tree and not in a heap: a ban that is lifted or prolonged
+    /// leaves nothing behind.
+    ends: BTreeSet<(Timestamp, u32)>,
+    /// The first of `ends`: asked for before every offense.
+    next: Option<Timestamp>,
+    /// How many bans have a prefix of each length, so that [`Bans::covers`] asks for lengths that occur.
+    lengths4: Lengths,
+    lengths6: Lengths,
+}
+
+impl Bans {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            ends: BTreeSet::new(),
+            next: None,
+            lengths4: Lengths::default(),
+            lengths6: Lengths::default(),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Ban> {
+        self.slots.iter().flatten()
+    }
+
+    /// The ban of exactly `net`, which is canonical.
+    pub(super) fn get(&self, jail: JailId, net: IpNet) -> Option<&Ban> {
+        self.slots.get(place(self.find(Key::of(jail, net))?))?.as_ref()
+    }
+
+    /// When the first ban ends.
+    pub(super) fn next_end(&self) -> Option<Timestamp> {
+        self.next
+    }
+
+    /// Whether `jail` bans `addr`, which is canonical, by whatever network.
+    pub(super) fn covers(&self, jail: JailId, addr: IpAddr) -> bool {
+        self.covering(jail, addr).next().is_some()
+    }
+
+    /// All bans of `jail` that `addr`, which is canonical, falls under, from the widest on.
+    pub(super) fn covering(&self, jail: JailId, addr: IpAddr) -> impl Iterator<Item = &Ban> {
+        let lengths = if addr.is_ipv4() { &self.lengths4 } else { &self.lengths6 };
+        lengths.iter().filter_map(move |len| {
+            let slot = self.find(Key::new(jail, addr, len))?;
+            self.slots.get(place(slot))?.as_ref()
+        })
+    }
+
+    /// Adds a ban; the caller has looked that there is none of the same network in the same jail.
+    pub(super) fn insert(&mut self, ban: Ban) {
+        let key = Key::of(ban.jail, ban.offender);
+        let until = ban.until;
+        self.lengths(ban.offender).add(ban.offender.prefix_len());
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+            }
+        };
+        if let Some(place) = self.slots.get_mut(place(slot)) {
+            *place = Some(ban);
+        }
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        let rehash = |slot: &u32| {
+            let ban = slots.get(place(*slot)).and_then(Option::as_ref);
+            ban.map_or(0, |b| hasher.hash_one(Key::of(b.jail, b.offender)))
+        };
+        self.index.insert_unique(self.hasher.hash_one(key), slot, rehash);
+        if let Some(until) = until {
+            self.ends.insert((until, slot));
+            self.refresh();
+        }
+    }
+
+    /// Changes the ban of exactly `net`; its jail and its network must stay.
+    pub(super) fn change(&mut self, jail: JailId, net: IpNet, change: impl FnOnce(&mut Ban)) -> Option<&Ban> {
+        let slot = self.find(Key::of(jail, net))?;
+        let ban = self.slots.get_mut(place(slot))?.as_mut()?;
+        let before = ban.until;
+        change(ban);
+        let after = ban.until;
+        if before != after {
+            if let Some(until) = before {
+                self.ends.remove(&(until, slot));
+            }
+            if let Some(until) = after {
+                self.ends.insert((until, slot));
+            }
+            self.refresh();
+        }
+        self.slots.get(place(slot))?.as_ref()
+    }
+
+    pub(super) fn remove(&mut self, jail: JailId, net: IpNet) -> Option<Ban> {
+        let slot = self.find(Key::of(jail, net))?;
+        self.take(slot)
+    }
+
+    /// Takes out the first ban that ended at or before `now`.
+    pub(super) fn pop_ended(&mut self, now: Timestamp) -> Option<Ban> {
+        if self.next.is_none_or(|end| end > now) {
+            return None;
+        }
+        let slot = self.ends.first()?.1;
+        self.take(slot)
+    }
+
+    fn take(&mut self, slot: u32) -> Option<Ban> {
+        let ban = self.slots.get_mut(place(slot))?.take()?;
+        let hash = self.hasher.hash_one(Key::of(ban.jail, ban.offender));
+        if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        if let Some(until) = ban.until {
+            self.ends.remove(&(until, slot));
+            self.refresh();
+        }
+        self.lengths(ban.offender).remove(ban.offender.prefix_len());
+        self.free.push(slot);
+        Some(ban)
+    }
+
+    fn refresh(&mut self) {
+        self.next = self.ends.first().map(|e| e.0);
+    }
+
+    fn lengths(&mut self, net: IpNet) -> &mut Lengths {
+        match net {
+            IpNet::V4(_) => &mut self.lengths4,
+            IpNet::V6(_) => &mut self.lengths6,
+        }
+    }
+
+    fn find(&self, key: Key) -> Option<u32> {
+        let is = |slot: &u32| {
+            let ban = self.slots.get(place(*slot)).and_then(Option::as_ref);
+            ban.is_some_and(|b| Key::of(b.jail, b.offender) == key)
+        };
+        self.index.find(self.hasher.hash_one(key), is).copied()
+    }
+}
+
+/// The prefix lengths that occur, in order, each with how often. Few: one per family, and what was banned by hand.
+#[derive(Debug, Default)]
+struct Lengths(Vec<(u8, usize)>);
+
+impl Lengths {
+    fn iter(&self) -> impl Iterator<Item = u8> {
+        self.0.iter().map(|l| l.0)
+    }
+
+    fn add(&mut self, len: u8) {
+        match self.0.binary_search_by_key(&len, |l| l.0) {
+            Ok(at) => {
+                if let Some(l) = self.0.get_mut(at) {
+                    l.1 += 1;
+                }
+            }
+            Err(at) => self.0.insert(at, (len, 1)),
+        }
+    }
+
+    fn remove(&mut self, len: u8) {
+        if let Ok(at) = self.0.binary_search_by_key(&len, |l| l.0)
+            && let Some(l) = self.0.get_mut(at)
+        {
+            l.1 -= 1;
+            if l.1 == 0 {
+                self.0.remove(at);
+            }
+        }
+    }
+}
+
+fn place(slot: u32) -> usize {
+    usize::try_from(slot).unwrap_or(usize::MAX)
+}

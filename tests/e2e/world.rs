@@ -1,0 +1,188 @@
+//! Two hosts on one wire: a server with the agent on it, and a client with several addresses.
+//!
+//! Each world has its own pair of network namespaces, named after the process, and removes them again. Nothing is
+//! sent anywhere but over their veth pair.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The server's addresses.
+pub(crate) const SERVER4: &str = "203.0.113.1";
+pub(crate) const SERVER6: &str = "2001:db8:0:1::1";
+/// The client's addresses: one that offends, one that does not. The IPv6 ones are in different /64 networks.
+pub(crate) const OFFENDER4: &str = "203.0.113.66";
+pub(crate) const INNOCENT4: &str = "203.0.113.77";
+pub(crate) const OFFENDER6: &str = "2001:db8:0:66::1";
+pub(crate) const NEIGHBOUR6: &str = "2001:db8:0:66::2";
+pub(crate) const INNOCENT6: &str = "2001:db8:0:77::1";
+
+pub(crate) struct World {
+    server: String,
+    client: String,
+    dir: tempfile::TempDir,
+    children: Vec<Child>,
+}
+
+impl World {
+    /// Makes the namespaces. Fails loudly where that is not possible: these tests are never skipped.
+    pub(crate) fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests make network namespaces: run tests/run as root");
+        let id = std::process::id();
+        let world = Self {
+            server: format!("stockade-s{id}"),
+            client: format!("stockade-c{id}"),
+            dir: tempfile::tempdir().unwrap(),
+            children: Vec::new(),
+        };
+        let (server, client) = (world.server.as_str(), world.client.as_str());
+        let (wire_s, wire_c) = (format!("ss{id}"), format!("sc{id}"));
+        for namespace in [server, client] {
+            ip(&["netns", "add", namespace]);
+            ip(&["-n", namespace, "link", "set", "lo", "up"]);
+        }
+        ip(&["-n", server, "link", "add", &wire_s, "type", "veth", "peer", "name", &wire_c, "netns", client]);
+        // A duplicate address check would delay IPv6 by seconds.
+        for (namespace, wire, addresses) in [
+            (server, &wire_s, vec![format!("{SERVER4}/24"), format!("{SERVER6}/32")]),
+            (
+                client,
+                &wire_c,
+                vec![
+                    format!("{OFFENDER4}/24"),
+                    format!("{INNOCENT4}/24"),
+                    format!("{OFFENDER6}/32"),
+                    format!("{NEIGHBOUR6}/32"),
+                    format!("{INNOCENT6}/32"),
+                ],
+            ),
+        ] {
+            ip(&["-n", namespace, "link", "set", wire, "up"]);
+            for address in &addresses {
+                let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+                ip(&[&["-n", namespace, "addr", "add", address, "dev", wire], nodad].concat());
+            }
+        }
+        world
+    }
+
+    /// A private directory, gone with the world.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A command that will run on the server.
+    pub(crate) fn on_server(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.server, program]).args(args);
+        command
+    }
+
+    /// Runs a command on the server and requires it to succeed.
+    pub(crate) fn server(&self, program: &str, args: &[&str]) -> String {
+        let out = self.on_server(program, args).output().unwrap();
+        assert!(out.status.success(), "{program} {args:?}: {}", text(&out));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    /// Starts something on the server that ends with the world.
+    pub(crate) fn start(&mut self, program: &str, args: &[&str], log: &str) {
+        let log = fs::File::create(self.dir().join(log)).unwrap();
+        let mut command = self.on_server(program, args);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.children.push(command.spawn().unwrap());
+    }
+
+    /// One request from `source`; the status code, or `None` when no connection comes about within a second.
+    pub(crate) fn visit(&self, source: &str, path: &str) -> Option<u16> {
+        let host = if source.contains(':') { format!("[{SERVER6}]") } else { SERVER4.to_owned() };
+        let out = Command::new("ip")
+            .args(["netns", "exec", &self.client, "curl", "--silent", "--output", "/dev/null"])
+            .args(["--write-out", "%{http_code}", "--max-time", "1", "--interface", source])
+            .arg(format!("http://{host}{path}"))
+            .output()
+            .unwrap();
+        let code: u16 = String::from_utf8(out.stdout).unwrap().parse().unwrap();
+        (code != 0).then_some(code)
+    }
+
+    /// Runs the program itself on the server.
+    pub(crate) fn stockade(&self, args: &[&str]) -> Output {
+        let config = self.dir().join("config.yaml");
+        self.on_server(env!("CARGO_BIN_EXE_stockade"), args).env("STOCKADE_CONFIG", config).output().unwrap()
+    }
+
+    /// Writes the configuration, starts the agent, and waits until it answers.
+    pub(crate) fn start_agent(&mut self, jails: &str) {
+        let dir = self.dir().to_str().unwrap().to_owned();
+        let config = format!(
+            "paths: {{ state: {dir}/state, control: {dir}/control.sock }}\nignoreip: [loopback, self]\n{}",
+            jails.replace("DIR", &dir)
+        );
+        self.write("config.yaml", &config);
+        self.run_agent();
+    }
+
+    /// Starts the agent with the configuration that is there.
+    pub(crate) fn run_agent(&mut self) {
+        let config = self.dir().join("config.yaml");
+        self.start(env!("CARGO_BIN_EXE_stockade"), &["run", "--config", config.to_str().unwrap()], "agent.log");
+        let answered = eventually(Duration::from_secs(10), || self.stockade(&["ping"]).status.success());
+        assert!(answered, "the agent does not answer:\n{}", self.agent_log());
+    }
+
+    pub(crate) fn agent_log(&self) -> String {
+        fs::read_to_string(self.dir().join("agent.log")).unwrap_or_default()
+    }
+
+    /// Our table as nft prints it.
+    pub(crate) fn table(&self) -> String {
+        text(&self.on_server("nft", &["list", "table", "inet", "stockade"]).output().unwrap())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // SIGTERM, so that nginx takes its workers along.
+            if let Ok(pid) = i32::try_from(child.id()) {
+                drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM));
+            }
+            drop(child.wait());
+        }
+        for namespace in [&self.server, &self.client] {
+            drop(Command::new("ip").args(["netns", "del", namespace]).status());
+        }
+    }
+}
+
+fn ip(args: &[&str]) {
+    let out = Command::new("ip").args(args).output().unwrap();
+    assert!(out.status.success(), "ip {}: {}", args.join(" "), text(&out));
+}
+
+/// Both outputs of a command, for messages.
+pub(crate) fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// Whether `what` becomes true within `limit`.
+pub(crate) fn eventually(limit: Duration, mut what: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if what() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
