@@ -1,13 +1,26 @@
-//! x
+//! stockade follows logs, counts offenses per jail and bans offenders in nf_tables over netlink.
+//!
+//! The modules stand in the order of the flow: [`follow`] turns files into lines, [`filter`] lines into offenses,
+//! [`engine`] offenses into decisions, [`kernel`] decisions into elements of nf_tables sets.
 #![forbid(unsafe_code)]
+
 pub mod clock;
 pub mod types;
+
 pub mod config;
+
 pub mod follow;
+
 pub mod filter;
+
 pub mod engine;
-pub mod host;
-pub mod control;
+
+pub mod kernel;
+
+pub mod daemon;
+
 pub mod cli;
+pub mod commands;
+pub mod control;
+pub mod host;
 pub mod log;
-pub mod kernel { pub mod layout; pub mod disjoint; pub mod desired; }

@@ -81,17 +81,16 @@ fn kernel(ruleset: &Ruleset) -> Result<Vec<Finding>> {
         };
         let refused = match ruleset.probe(&mut connection).await {
             Ok(refused) => refused,
+            Err(e) if e.is_permission() => {
+                return vec![failed(format!("{e} (run it as root, or grant CAP_NET_ADMIN)"))];
+            }
             Err(e) => return vec![failed(e.to_string())],
         };
         if refused.is_empty() {
             let told = "sets with timeouts, intervals and rules at prerouting are available".to_owned();
             return vec![Finding { good: true, what: what.clone(), told }];
         }
-        let advice = if refused.iter().any(|e| e.is_permission()) {
-            " (run it as root, or grant CAP_NET_ADMIN)"
-        } else {
-            " (this kernel lacks a part of nf_tables: load or build CONFIG_NF_TABLES_INET)"
-        };
+        let advice = " (this kernel lacks a part of nf_tables: load or build CONFIG_NF_TABLES_INET)";
         refused.iter().map(|e| failed(format!("{e}{advice}"))).collect()
     }))
 }

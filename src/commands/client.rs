@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When no agent answers.
-pub fn ping(config: &Path) -> Result<()> {
+pub(super) fn ping(config: &Path) -> Result<()> {
     ask(config, &Request::Ping)?;
     print("pong")
 }
@@ -26,7 +26,7 @@ pub fn ping(config: &Path) -> Result<()> {
 ///
 /// # Errors
 /// The configuration's mistakes, all of them.
-pub fn reload(config: &Path) -> Result<()> {
+pub(super) fn reload(config: &Path) -> Result<()> {
     let done = ask(config, &Request::Reload)?;
     for warning in done["warnings"].as_array().into_iter().flatten() {
         eprintln!("stockade: warning: {}", text(warning));
@@ -38,7 +38,7 @@ pub fn reload(config: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When no agent answers, or the kernel refuses to remove the table.
-pub fn stop(config: &Path, flush: bool) -> Result<()> {
+pub(super) fn stop(config: &Path, flush: bool) -> Result<()> {
     let done = ask(config, &Request::Stop { flush })?;
     let bans = done["bans"].as_u64().unwrap_or(0);
     print(&match (flush, bans) {
@@ -52,7 +52,7 @@ pub fn stop(config: &Path, flush: bool) -> Result<()> {
 ///
 /// # Errors
 /// When an offender is not an address or network, or may not be banned.
-pub fn ban(config: &Path, request: Request, json: bool) -> Result<()> {
+pub(super) fn ban(config: &Path, request: Request, json: bool) -> Result<()> {
     let done = ask(config, &request)?;
     if json {
         return print(&done.to_string());
@@ -67,7 +67,7 @@ pub fn ban(config: &Path, request: Request, json: bool) -> Result<()> {
 ///
 /// # Errors
 /// Exit code 1 when nothing of what was named was banned.
-pub fn unban(config: &Path, request: Request, json: bool) -> Result<()> {
+pub(super) fn unban(config: &Path, request: Request, json: bool) -> Result<()> {
     let done = ask(config, &request)?;
     if json {
         print(&done.to_string())?;
@@ -92,7 +92,7 @@ pub fn unban(config: &Path, request: Request, json: bool) -> Result<()> {
 ///
 /// # Errors
 /// When no agent answers, or the jail is not known.
-pub fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()> {
+pub(super) fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()> {
     let bans = ask(config, &Request::Bans { jail })?;
     if json {
         return print(&bans.to_string());
@@ -120,7 +120,7 @@ pub fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()> {
 ///
 /// # Errors
 /// When no agent answers, or the jail is not known.
-pub fn status(config: &Path, jail: Option<String>, json: bool) -> Result<()> {
+pub(super) fn status(config: &Path, jail: Option<String>, json: bool) -> Result<()> {
     let status = ask(config, &Request::Status { jail })?;
     if json {
         return print(&status.to_string());

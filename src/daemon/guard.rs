@@ -35,7 +35,9 @@ impl Guard {
     /// Opens the sockets. Nothing is changed yet.
     pub(super) fn open(layout: Layout) -> Result<Self> {
         let enforcer = Enforcer::open(layout).context("failed to open nf_tables")?;
-        let watcher = Watcher::open().context("failed to watch nf_tables")?;
+        let mut watcher = Watcher::open()
+            .context("failed to watch nf_tables (run it as root, or grant CAP_NET_ADMIN; is nf_tables in this kernel?)")?;
+        watcher.ignore(enforcer.port_id().context("failed to open nf_tables")?);
         Ok(Self { enforcer, watcher, touched: false, retry: None, repairs: 0, last_repair: None, error: None })
     }
 
@@ -100,15 +102,14 @@ impl Guard {
     pub(super) async fn changed(&mut self) -> String {
         loop {
             match self.watcher.next().await {
-                Ok(Event::Generation { port_id, comm, pid, .. }) => {
-                    let touched = std::mem::take(&mut self.touched);
-                    if touched && port_id != self.enforcer.port_id() {
+                Ok(Event::Committed { comm, pid, .. }) => {
+                    if std::mem::take(&mut self.touched) {
                         return format!("{comm} (pid {pid})");
                     }
                 }
                 Ok(Event::Overrun) => return "an overrun of the notification socket".to_owned(),
-                Ok(event) => {
-                    self.touched |= event.table() == Some((Family::Inet, ruleset::TABLE));
+                Ok(Event::Added { subject, .. } | Event::Removed { subject, .. }) => {
+                    self.touched |= subject.table() == Some((Family::Inet, ruleset::TABLE));
                 }
                 Err(e) => {
                     tracing::warn!("failed to hear what others change in nf_tables: {e}");
@@ -136,12 +137,9 @@ impl Guard {
         }
     }
 
-    /// Waits until the kernel should be asked again; for ever while all is well. Cancel-safe.
-    pub(super) async fn retry(&self) {
-        match self.retry {
-            Some((at, _)) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+    /// When the kernel should be asked again; `None` while all is well.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry.map(|(at, _)| at)
     }
 
     /// Whether the kernel holds what it should, as far as we know.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 
 use crate::config::{AllowEntry, Config, Jail};
 use crate::engine::{Allowlist, Policy};
@@ -149,13 +149,38 @@ fn networks(entries: &[AllowEntry], own: &[IpNet]) -> Vec<IpNet> {
 /// The zone of time stamps that carry none: the one named, else the host's.
 fn time_zone(name: Option<&str>) -> Result<TimeZone> {
     let Some(name) = name else { return Ok(TimeZone::system()) };
-    crate::filter::timestamp::zone(name)
-        .with_context(|| format!("timezone {name:?} is neither an IANA name, nor UTC, nor like +01:00"))
+    fixed_offset(name)
+        .or_else(|| TimeZone::get(name).ok())
+        .with_context(|| format!("timezone {name:?} is not known here (is the package tzdata installed?)"))
+}
+
+/// `UTC`, or `+01:00`.
+fn fixed_offset(name: &str) -> Option<TimeZone> {
+    if name == "UTC" {
+        return Some(TimeZone::UTC);
+    }
+    let (sign, rest) = match name.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let seconds = hours.parse::<i32>().ok()? * 3600 + minutes.parse::<i32>().ok()? * 60;
+    Some(TimeZone::fixed(Offset::from_seconds(sign * seconds).ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zone_is_a_name_or_an_offset() {
+        let offset = |name: &str| time_zone(Some(name)).map(|z| z.to_offset(jiff::Timestamp::UNIX_EPOCH).seconds());
+        assert_eq!(offset("UTC").unwrap(), 0);
+        assert_eq!(offset("+05:30").unwrap(), 19_800);
+        assert_eq!(offset("-01:00").unwrap(), -3600);
+        assert!(offset("Nowhere/Town").unwrap_err().to_string().contains("Nowhere/Town"));
+    }
 
     #[test]
     fn a_jail_keeps_its_number() {

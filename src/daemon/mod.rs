@@ -144,13 +144,13 @@ impl Agent {
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<()> {
         while self.stop.is_none() {
-            let timer = self.timer();
+            let (timer, retry) = (self.timer(), self.guard.retry_at());
             tokio::select! {
                 // In this order: what somebody broke is mended before new bans are written into it.
                 biased;
                 ask = signals.next() => self.signal(ask).await,
                 who = self.guard.changed() => self.guard.repair(who, &self.engine, &self.registry).await,
-                () = self.guard.retry() => self.try_again().await,
+                () = until(retry) => self.try_again().await,
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
                 batch = batches.recv() => {
                     let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
@@ -271,6 +271,14 @@ impl Agent {
                 self.blind.push(id);
             }
         }
+    }
+}
+
+/// Waits until then; for ever when there is no then.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

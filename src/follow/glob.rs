@@ -19,6 +19,22 @@ enum Component {
     Glob(Box<[u8]>),
 }
 
+/// Whether `path`, which is absolute, is one that a source with this pattern follows.
+#[must_use]
+pub fn pattern_matches(pattern: &str, path: &Path) -> bool {
+    Pattern::parse(pattern).fits_path(path)
+}
+
+/// The regular files that a source with this pattern would follow now, sorted.
+#[must_use]
+pub fn matching_files(pattern: &str) -> Vec<PathBuf> {
+    let mut files = Pattern::parse(pattern).walk(&mut Directories::default()).candidates;
+    files.retain(|path| path.is_file());
+    files.sort_unstable();
+    files.dedup();
+    files
+}
+
 /// What walking a pattern found.
 #[derive(Debug, Default)]
 pub(super) struct Walk {

@@ -48,6 +48,7 @@ mod watch;
 mod tests;
 
 pub use event::{Attempt, Event, FileId, FileInfo, NoWatch, Unfit};
+pub use glob::{matching_files, pattern_matches};
 pub use follower::{Follower, Options, Turn};
 pub use lines::Lines;
 pub use position::Position;

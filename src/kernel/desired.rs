@@ -76,14 +76,14 @@ pub fn want<'a>(bans: impl Iterator<Item = &'a Ban>, name: NameOf<'_>, now: Time
 
 /// Whether the ban is not over at `now`.
 #[must_use]
-pub fn is_current(ban: &Ban, now: Timestamp) -> bool {
+pub(super) fn is_current(ban: &Ban, now: Timestamp) -> bool {
     ban.until.is_none_or(|until| until > now)
 }
 
 /// What an element says about its ban: `npm-404, 15 offenses, 2026-11-21T01:02:03Z`. `nft list` shows it to the admin, and
 /// a starting agent reads it back with [`parse_comment`].
 #[must_use]
-pub fn comment(ban: &Ban, name: NameOf<'_>) -> String {
+pub(super) fn comment(ban: &Ban, name: NameOf<'_>) -> String {
     let jail = name(ban.jail).unwrap_or_default();
     format!("{jail}, {} offenses, {}", ban.offenses, ban.since)
 }

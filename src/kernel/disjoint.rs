@@ -15,7 +15,7 @@ pub type End = Option<Timestamp>;
 
 /// Whether `a` ends later than `b`; never is later than any time.
 #[must_use]
-pub fn ends_later(a: End, b: End) -> bool {
+pub(super) fn ends_later(a: End, b: End) -> bool {
     compare(a, b) == Ordering::Greater
 }
 
@@ -33,7 +33,7 @@ fn compare(a: End, b: End) -> Ordering {
 ///
 /// Splitting a network around one inside it makes at most one piece per bit between their lengths.
 #[must_use]
-pub fn disjoint(mut nets: Vec<(IpNet, End)>) -> Vec<(IpNet, End)> {
+pub(super) fn disjoint(mut nets: Vec<(IpNet, End)>) -> Vec<(IpNet, End)> {
     // Two networks are disjoint or nested, so with the wider first each network meets only those around it.
     nets.sort_by(|(a, a_end), (b, b_end)| {
         a.network().cmp(&b.network()).then(a.prefix_len().cmp(&b.prefix_len())).then(compare(*b_end, *a_end))

@@ -13,10 +13,12 @@ mod disjoint;
 mod layout;
 pub mod ruleset;
 
+use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use nft::{Batch, CommitError, Connection, OpenError};
+use nft::{Batch, CommitError, Connection, Element, ListError, TableContent};
 
 pub use self::changes::{Changes, Counts};
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
@@ -37,8 +39,18 @@ pub struct Held {
     pub packets: Option<u64>,
 }
 
+/// Why the kernel is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum EnforceError {
+    /// Our sets could not be listed.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// A change was refused.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
 /// Holds the socket, and the shape of the table.
-#[derive(Debug)]
 pub struct Enforcer {
     connection: Connection,
     ruleset: Ruleset,
@@ -49,7 +61,7 @@ impl Enforcer {
     ///
     /// # Errors
     /// When the kernel has no netfilter netlink, or does not let us.
-    pub fn open(layout: Layout) -> Result<Self, OpenError> {
+    pub fn open(layout: Layout) -> io::Result<Self> {
         Ok(Self { connection: Connection::open()?, ruleset: Ruleset::new(layout) })
     }
 
@@ -59,9 +71,11 @@ impl Enforcer {
         self.ruleset.layout()
     }
 
-    /// Our socket's port id: changes announced with it are our own.
-    #[must_use]
-    pub fn port_id(&self) -> u32 {
+    /// Our socket's address: changes announced with it are our own.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn port_id(&self) -> io::Result<u32> {
         self.connection.port_id()
     }
 
@@ -74,14 +88,9 @@ impl Enforcer {
     ///
     /// # Errors
     /// When the kernel refuses to list a set.
-    pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, CommitError> {
+    pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
         let mut all = Vec::new();
-        for (id, set) in self.ruleset.sets() {
-            let elements = match self.connection.elements(set).await {
-                Ok(elements) => elements,
-                Err(e) if e.is_not_found() => continue,
-                Err(e) => return Err(e),
-            };
+        for (id, elements) in self.elements().await? {
             all.extend(elements.into_iter().filter_map(|element| {
                 let net = ruleset::net(id.kind, &element)?;
                 let end = element.expires.map(|left| now.saturating_add(left));
@@ -89,8 +98,29 @@ impl Enforcer {
                 let over = element.expires == Some(Duration::ZERO);
                 let comment = element.comment.unwrap_or_default().into();
                 let packets = element.counter.map(|counter| counter.packets);
-                (!over).then_some((*id, Held { net, end, comment, packets }))
+                (!over).then_some((id, Held { net, end, comment, packets }))
             }));
+        }
+        Ok(all)
+    }
+
+    /// The whole table, with what its sets hold, to be printed.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list a set.
+    pub async fn listing(&mut self) -> Result<TableContent, ListError> {
+        let elements = self.elements().await?;
+        Ok(self.ruleset.with_elements(&elements))
+    }
+
+    async fn elements(&mut self) -> Result<BTreeMap<SetId, Vec<Element>>, ListError> {
+        let mut all = BTreeMap::new();
+        for (id, set) in self.ruleset.sets() {
+            match self.connection.elements(set).await {
+                Ok(elements) => drop(all.insert(*id, elements)),
+                Err(e) if e.is_not_found() => {}
+                Err(e) => return Err(e),
+            }
         }
         Ok(all)
     }
@@ -100,7 +130,7 @@ impl Enforcer {
     ///
     /// # Errors
     /// When the kernel refuses; then nothing has changed.
-    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, CommitError> {
+    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
         let held = self.held(now).await?;
         let changes = Changes::between(desired, &held);
         let mut batch = Batch::new();
@@ -109,15 +139,18 @@ impl Enforcer {
         match self.connection.commit(&batch).await {
             Ok(()) => Ok(changes.counts()),
             // A table of ours with another shape, from another version: replace it whole, still in one transaction.
-            Err(e) if e.is_already_exists() || e.is_not_supported() || e.is_invalid() => {
+            Err(e) if !e.is_permission() => {
                 let mut batch = Batch::new();
                 self.ruleset.rebuild(&mut batch);
                 let all = Changes::between(desired, &[]);
                 all.write(&mut batch, &self.ruleset, now);
-                self.connection.commit(&batch).await.map_err(|_| e)?;
+                if self.connection.commit(&batch).await.is_err() {
+                    // What stands in the way of the smaller change says more.
+                    return Err(e.into());
+                }
                 Ok(all.counts())
             }
-            Err(e) => Err(e),
+            Err(e) => Err(e.into()),
         }
     }
 
@@ -128,9 +161,6 @@ impl Enforcer {
     pub async fn apply(&mut self, changes: &Changes, now: Timestamp) -> Result<(), CommitError> {
         let mut batch = Batch::new();
         changes.write(&mut batch, &self.ruleset, now);
-        if batch.is_empty() {
-            return Ok(());
-        }
         self.connection.commit(&batch).await
     }
 

@@ -4,17 +4,19 @@
 //! others; so a drop here holds for the host's own services and for published container ports alike, whatever Docker,
 //! ufw or firewalld accept later. The ports of a scope are those that the client dialed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
-use nft::{Batch, Chain, ChainType, CommitError, Connection, Element, Family, Hook, KeyType, Rule, Set, Table};
+use nft::{
+    Batch, Chain, ChainType, CommitError, Connection, Element, Family, Hook, KeyType, Rejection, Rule, Set, Table,
+    TableContent, priority,
+};
 
 use super::layout::{Kind, Layout, SetId};
 
 /// The table's name, in family inet.
 pub const TABLE: &str = "stockade";
-/// Priority raw: see nft(8), "standard priority names".
-const RAW: i32 = -300;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -39,7 +41,7 @@ impl Ruleset {
         let sets: Vec<(SetId, Set)> =
             layout.sets().map(|id| (id, bans(&table, &layout.name(id), id.kind))).collect();
         let prerouting =
-            Chain::new(&table, "prerouting").base(ChainType::Filter, Hook::Prerouting, RAW);
+            Chain::new(&table, "prerouting").base(ChainType::Filter, Hook::Prerouting, priority::RAW);
         let mut chains = Vec::new();
         let mut ports = Vec::new();
         let mut rules = lookups(&prerouting, &sets, 0);
@@ -112,7 +114,7 @@ impl Ruleset {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub async fn probe(&self, connection: &mut Connection) -> Result<Vec<CommitError>, CommitError> {
+    pub async fn probe(&self, connection: &mut Connection) -> Result<Vec<Rejection>, CommitError> {
         let mut batch = Batch::new();
         self.build(&mut batch);
         let results = connection.probe(&batch).await?;
@@ -123,13 +125,23 @@ impl Ruleset {
 impl fmt::Display for Ruleset {
     /// As `nft list table inet stockade` prints it, without bans.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut batch = Batch::new();
-        self.build(&mut batch);
-        let mut kernel = nft::Fake::new();
-        match kernel.commit(&batch) {
-            Ok(()) => write!(f, "{kernel}"),
-            Err(e) => write!(f, "# {e}"),
-        }
+        self.with_elements(&BTreeMap::new()).fmt(f)
+    }
+}
+
+impl Ruleset {
+    /// The whole table with these elements in its sets, to be printed.
+    #[must_use]
+    pub fn with_elements(&self, elements: &BTreeMap<SetId, Vec<Element>>) -> TableContent {
+        let bans = self.sets.iter().map(|(id, set)| (set.clone(), elements.get(id).cloned().unwrap_or_default()));
+        let ports = self.ports.iter().map(|(set, ports)| {
+            (set.clone(), ports.iter().map(|port| Element::new(*port)).collect::<Vec<_>>())
+        });
+        let chains = self.chains.iter().map(|chain| {
+            let of_chain = self.rules.iter().filter(|rule| rule.chain() == chain.name());
+            (chain.clone(), of_chain.cloned().collect())
+        });
+        TableContent { table: self.table.clone(), sets: bans.chain(ports).collect(), chains: chains.collect() }
     }
 }
 

@@ -8,14 +8,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nft::{Connection, Family};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 use super::{load, print};
 use crate::control::{self, Request, Response};
 use crate::daemon;
-use crate::kernel::ruleset::TABLE;
+use crate::daemon::jails::{Jails, Registry};
+use crate::kernel::{Enforcer, Layout};
 
 /// Addresses for documentation (RFC 5737): they belong to nobody.
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -54,8 +54,10 @@ fn play(dir: &Path) -> Result<()> {
     .with_context(|| format!("failed to write {}", config.display()))?;
     print("A network namespace of its own, a web server on 192.0.2.1 that logs as Nginx Proxy Manager does,")?;
     print("and an agent with one jail: 5 pages not found within 1 minute are a ban of 10 minutes.\n")?;
+    let loaded = load(&config)?;
+    let layout = Jails::new(&loaded, &mut Registry::default())?.layout();
     let agent = {
-        let (path, loaded) = (config.clone(), load(&config)?);
+        let path = config.clone();
         std::thread::spawn(move || daemon::run_with(&path, loaded))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -65,7 +67,7 @@ fn play(dir: &Path) -> Result<()> {
         let log = dir.join("access.log");
         tokio::select! {
             ended = web::serve(listener, &log) => ended,
-            played = attack(&socket) => played,
+            played = attack(&socket, layout) => played,
         }
     });
     // Also after a failure: the agent must not outlive the scene.
@@ -79,7 +81,7 @@ fn play(dir: &Path) -> Result<()> {
     print("\nThe agent has ended, its table and the namespace are gone. Nothing on this host was touched.")
 }
 
-async fn attack(socket: &Path) -> Result<()> {
+async fn attack(socket: &Path, layout: Layout) -> Result<()> {
     let server = SocketAddr::new(SERVER, 80);
     let begin = Instant::now();
     while control::call(socket, &Request::Ping, PATIENCE).await.is_err() {
@@ -100,8 +102,9 @@ async fn attack(socket: &Path) -> Result<()> {
     ensure!(look(VISITOR, server, "/").await? == Some(200), "the visitor was blocked");
 
     print("\nWhat the kernel holds (nft list table inet stockade would show the same):\n")?;
-    let mut kernel = Connection::open().context("failed to open nf_tables")?;
-    print(&kernel.list_table(Family::Inet, TABLE).await.context("failed to list the table")?.to_string())?;
+    let mut kernel = Enforcer::open(layout).context("failed to open nf_tables")?;
+    let listing = kernel.listing().await.context("failed to list the table")?;
+    print(&listing.to_string())?;
     print("What the agent says (stockade bans --json):\n")?;
     match control::call(socket, &Request::Bans { jail: None }, PATIENCE).await? {
         Response::Ok(Value::Array(bans)) => {

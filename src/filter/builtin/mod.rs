@@ -9,8 +9,20 @@ pub fn text(name: &str) -> Option<&'static str> {
 /// The names of all shipped filters, sorted.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
-    TEXTS.iter().map(|t| t.0).collect()
+    NAMES.to_vec()
 }
+
+/// The names of all shipped filters, sorted.
+pub const NAMES: &[&str] = &[
+    "nginx-forceful-browsing",
+    "npm-403",
+    "npm-404",
+    "npm-forbidden",
+    "npm-forceful-browsing",
+    "npm-protocol",
+    "sshd",
+    "traefik-forceful-browsing",
+];
 
 const TEXTS: [(&str, &str); 8] = [
     ("nginx-forceful-browsing", include_str!("nginx-forceful-browsing.yaml")),
