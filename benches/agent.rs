@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nft::{Event, Watcher};
+use nft::{Event, Subject, Watcher};
 
 const BIN: &str = env!("CARGO_BIN_EXE_stockade");
 const LINES: u64 = 2_000_000;
@@ -238,9 +238,9 @@ impl Bans {
         let mut seen = 0;
         let end = tokio::time::Instant::now() + LIMIT;
         while seen < count {
-            match tokio::time::timeout_at(end, self.0.next()).await?? {
-                Event::Elements { added: true, count, .. } => seen += count,
-                _ => {}
+            let event = tokio::time::timeout_at(end, self.0.next()).await??;
+            if let Event::Added { subject: Subject::Elements { keys, .. }, .. } = event {
+                seen += keys.len() as u64;
             }
         }
         Ok(())

@@ -153,7 +153,7 @@ impl Drop for World {
         for child in &mut self.children {
             // SIGTERM, so that nginx takes its workers along.
             if let Ok(pid) = i32::try_from(child.id()) {
-                drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM));
+                let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
             }
             drop(child.wait());
         }
