@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Failure, load, print};
+use super::{Failure, SHIPPED, print};
 use crate::cli::exit;
+use crate::config::Config;
 use crate::control::{self, Request, Response};
 
 /// A reload compiles every filter; nothing else takes long.
@@ -130,7 +131,7 @@ pub(super) fn status(config: &Path, jail: Option<String>, json: bool) -> Result<
 
 /// Asks the agent that `config` names.
 fn ask(config: &Path, request: &Request) -> Result<Value> {
-    let socket = load(config)?.paths.control;
+    let socket = Config::paths(config, &SHIPPED)?.control;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match runtime.block_on(control::call(&socket, request, TIMEOUT)) {
         Ok(Response::Ok(value)) => Ok(value),

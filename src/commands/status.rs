@@ -19,7 +19,7 @@ pub(super) fn render(status: &Value) -> String {
 fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     let kernel = &status["kernel"];
     writeln!(out, "stockade {}, {}, up {}", text(&status["version"]), text(&status["state"]), text(&status["uptime"]))?;
-    write!(out, "kernel: {}, {} elements", text(&kernel["state"]), kernel["elements"])?;
+    write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
     if kernel["repairs"].as_u64() > Some(0) {
         write!(out, ", repaired {} times after {}", kernel["repairs"], text(&kernel["last_repair"]))?;
     }
@@ -100,7 +100,7 @@ mod tests {
     fn a_status_for_a_person() {
         let status = json!({
             "version": "0.1.0", "state": "enforcing", "uptime": "1h2m", "warnings": [],
-            "kernel": {"state": "enforcing", "elements": 2, "repairs": 1, "last_repair": "nft (pid 7)", "error": null},
+            "kernel": {"state": "enforcing", "bans": 2, "repairs": 1, "last_repair": "nft (pid 7)", "error": null},
             "jails": [{
                 "jail": "npm", "policy": "15 in 1m, 10m", "lines": 120, "lines_per_second": 3, "offenses": 20,
                 "missed": 0, "bans": 1, "bans_total": 2, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
@@ -111,7 +111,7 @@ mod tests {
         });
         insta::assert_snapshot!(super::render(&status), @r"
         stockade 0.1.0, enforcing, up 1h2m
-        kernel: enforcing, 2 elements, repaired 1 times after nft (pid 7)
+        kernel: enforcing, 2 bans, repaired 1 times after nft (pid 7)
 
         npm (15 in 1m, 10m)
           lines     120 (3/s), 20 offenses, 0 not understood

@@ -182,11 +182,7 @@ impl Config {
     /// Reads a file. Besides what is wrong inside, it is a warning when every user may change the file.
     pub fn load(path: &Path, shipped: &Shipped<'_>) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
-        let mode = file.metadata().map_err(read)?.mode();
-        let mut bytes = Vec::new();
-        // One byte more than is allowed tells a file that is too large from one that just fits.
-        file.take(SIZE_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
+        let (bytes, mode) = read_bounded(path).map_err(read)?;
         let name = path.display().to_string();
         let mut config = Self::parse_bytes(&bytes, &name, shipped)?;
         if mode & 0o002 != 0 {
@@ -204,15 +200,45 @@ impl Config {
         Self::parse_bytes(text.as_bytes(), file_name, shipped)
     }
 
+    /// Only where the agent's own files are, also from a file with mistakes elsewhere: a running agent must stay
+    /// reachable while its configuration is being edited. Where the file says nothing, or is not there, the default.
+    ///
+    /// # Errors
+    /// When there is a file and it cannot be read.
+    pub fn paths(path: &Path, shipped: &Shipped<'_>) -> Result<Paths, ConfigError> {
+        let bytes = match read_bounded(path) {
+            Ok((bytes, _)) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => Vec::new(),
+            Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        };
+        Ok(interpret(&bytes, &path.display().to_string(), shipped).0.paths)
+    }
+
     /// As [`Config::parse`], of bytes that may not be text.
     pub fn parse_bytes(bytes: &[u8], file_name: &str, shipped: &Shipped<'_>) -> Result<Self, ConfigError> {
-        let mut report = report::Report::new(file_name);
-        let node = text(bytes, &mut report).and_then(|text| tree::read(text, &mut report));
-        // Where there is no document the report says why, and what is resolved is dropped below.
-        let raw = node.map(|node| raw::read(&cursor::Cursor::root(&node), &mut report)).unwrap_or_default();
-        let config = resolve::resolve(raw, shipped, &mut report);
+        let (config, report) = interpret(bytes, file_name, shipped);
         Ok(Self { warnings: report.finish()?, ..config })
     }
+}
+
+/// The file's bytes and its mode.
+fn read_bounded(path: &Path) -> std::io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode();
+    let mut bytes = Vec::new();
+    // One byte more than is allowed tells a file that is too large from one that just fits.
+    file.take(SIZE_MAX + 1).read_to_end(&mut bytes)?;
+    Ok((bytes, mode))
+}
+
+/// What the bytes say, as far as it can be made out, and what is wrong with it.
+fn interpret(bytes: &[u8], file_name: &str, shipped: &Shipped<'_>) -> (Config, report::Report) {
+    let mut report = report::Report::new(file_name);
+    let node = text(bytes, &mut report).and_then(|text| tree::read(text, &mut report));
+    // Where there is no document the report says why.
+    let raw = node.map(|node| raw::read(&cursor::Cursor::root(&node), &mut report)).unwrap_or_default();
+    let config = resolve::resolve(raw, shipped, &mut report);
+    (config, report)
 }
 
 fn text<'t>(bytes: &'t [u8], report: &mut report::Report) -> Option<&'t str> {

@@ -50,7 +50,7 @@ impl fmt::Display for Remark {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("failed to read the configuration {} (--config names another)", path.display())]
     Read {
         /// Which file.
         path: PathBuf,

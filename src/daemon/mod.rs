@@ -47,6 +47,7 @@ const CALLS: usize = 16;
 pub fn run(path: &Path) -> Result<()> {
     let config = load(path)?;
     crate::log::init(&config.log);
+    raise_file_limit();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -86,8 +87,7 @@ struct Agent {
     worker: Option<Worker>,
     started: Timestamp,
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
-    /// Jails of which it was said that they never learn a client's address.
-    blind: Vec<JailId>,
+    told: HashMap<JailId, Told>,
     stop: Option<Stop>,
 }
 
@@ -131,7 +131,7 @@ impl Agent {
             worker: Some(worker),
             started: now,
             last_bans: HashMap::new(),
-            blind: Vec::new(),
+            told: HashMap::new(),
             stop: None,
         };
         Ok((agent, batches))
@@ -158,7 +158,7 @@ impl Agent {
                 }
                 () = tokio::time::sleep_until(timer) => {
                     self.engine.timeout(clock::now());
-                    self.look_for_blind_jails();
+                    self.look_around();
                 }
             }
             self.carry_out().await;
@@ -257,20 +257,56 @@ impl Agent {
         }
         let reshaped = self.guard.reshape(jails.layout(), &self.engine, &self.registry).await;
         (self.jails, self.config) = (jails, Config { paths: self.config.paths.clone(), ..config });
-        self.blind.clear();
+        self.told.clear();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");
         reshaped.map(|_| warnings)
     }
 
-    /// Says once of each jail that it never learns a client's address.
-    fn look_for_blind_jails(&mut self) {
+    /// Says, once of each jail and kind, what keeps it from banning.
+    fn look_around(&mut self) {
         let Some(worker) = &self.worker else { return };
-        for (id, lines) in worker.snapshot().lines {
-            if let Some(warning) = lines.warning().filter(|_| !self.blind.contains(&id)) {
-                tracing::warn!(jail = self.registry.name(id), "{warning}");
-                self.blind.push(id);
+        let mut lines = worker.snapshot().lines;
+        for ready in &self.jails.jails {
+            let stats = self.engine.stats(ready.id, clock::now()).unwrap_or_default();
+            let told = self.told.entry(ready.id).or_default();
+            let blind = lines.remove(&ready.id).and_then(|lines| lines.warning());
+            let forgotten = (stats.forgotten > 0).then(|| {
+                "more addresses offend than limits.offenders lets be remembered: the least recent are forgotten".to_owned()
+            });
+            let early = (stats.future_clamped > 0).then(|| {
+                "lines are stamped in the future: is the log's time zone another one (see timezone)?".to_owned()
+            });
+            let late = (stats.too_old > 0).then(|| {
+                "bans were over before their lines were read: the log was read late, or is stamped in the past (see \
+                 timezone)"
+                    .to_owned()
+            });
+            for (seen, warning) in told.each().zip([blind, forgotten, early, late]) {
+                let Some(warning) = warning.filter(|_| !*seen) else { continue };
+                tracing::warn!(jail = ready.jail.name, "{warning}");
+                *seen = true;
             }
         }
+    }
+}
+
+/// What was said of a jail already: it is blind, forgets, is early, is late.
+#[derive(Debug, Default)]
+struct Told([bool; 4]);
+
+impl Told {
+    fn each(&mut self) -> impl Iterator<Item = &mut bool> {
+        self.0.iter_mut()
+    }
+}
+
+/// Every followed file is an open one, and the usual soft limit of 1024 is for programs that use select(2).
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(e) = raised {
+        tracing::warn!("failed to raise the limit of open files: {e}");
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
         "tracked": agent.engine.tracked(),
         "kernel": {
             "state": state,
-            "elements": agent.engine.bans().count(),
+            "bans": agent.engine.bans().count(),
             "repairs": agent.guard.repairs,
             "last_repair": agent.guard.last_repair,
             "error": agent.guard.error,

@@ -243,6 +243,7 @@ fn a_reload_with_a_mistake_keeps_the_old_configuration() {
     let out = world.stockade(&["reload"]);
     assert_eq!(out.status.code(), Some(2), "{}", text(&out));
     assert!(text(&out).contains("maxretry"), "the mistake comes back to the caller: {}", text(&out));
+    assert!(world.stockade(&["bans"]).status.success(), "the agent stays reachable meanwhile");
     assert_eq!(visits_until_blocked(&world, OFFENDER4), 5);
 
     // A good one that frees the offender.
@@ -250,4 +251,78 @@ fn a_reload_with_a_mistake_keeps_the_old_configuration() {
     let out = world.stockade(&["reload"]);
     assert!(out.status.success(), "{}", text(&out));
     assert!(eventually(SOON, || world.visit(OFFENDER4, "/") == Some(200)), "{}", world.table());
+}
+
+#[test]
+fn the_kernel_lists_what_check_prints() {
+    let mut world = World::new();
+    world.start_agent(&format!(
+        "{NPM_JAIL}  ssh:
+    filter: sshd
+    logpath: DIR/auth.log
+    ports: [ssh, 2222]
+    ipv6_prefix: 56
+"
+    ));
+    let printed = world.stockade(&["check", "--print-ruleset"]);
+    assert!(printed.status.success(), "{}", text(&printed));
+    assert_eq!(world.table(), String::from_utf8(printed.stdout).unwrap());
+    assert_eq!(world.table(), include_str!("../golden/ports.nft"), "as an administrator can read it");
+}
+
+#[test]
+fn status_tells_at_a_glance() {
+    let mut world = World::new();
+    nginx::start(&mut world);
+    world.start_agent(&NPM_JAIL.replace("    from:", "      - DIR/not-yet.log\n    from:").replace(
+        "logpath: DIR/proxy-host-*_access.log",
+        "logpath:\n      - DIR/proxy-host-*_access.log",
+    ));
+    visits_until_blocked(&world, OFFENDER4);
+    let mut status = serde_json::Value::Null;
+    let told = eventually(SOON, || {
+        status = serde_json::from_slice(&world.stockade(&["status", "--json"]).stdout).unwrap();
+        // The follower tells about itself a few times a second.
+        status["jails"][0]["lines"].as_u64() >= Some(6)
+    });
+    assert!(told, "{status:#}");
+    let jail = &status["jails"][0];
+    assert_eq!(status["state"], "enforcing");
+    assert_eq!(jail["offenses"], 5);
+    assert_eq!(jail["bans"], 1);
+    assert_eq!(jail["last_ban"]["offender"], OFFENDER4);
+    assert_eq!(jail["files"].as_array().unwrap().len(), 1);
+    assert_eq!(jail["files"][0]["behind"], 0);
+    assert!(jail["waiting"][0].as_str().unwrap().ends_with("not-yet.log"), "{jail:#}");
+    let text = String::from_utf8(world.stockade(&["status", "npm"]).stdout).unwrap();
+    assert!(text.contains(&format!("bans      1 now, 1 in all, last {OFFENDER4}")), "{text}");
+    assert_eq!(world.stockade(&["status", "nginx"]).status.code(), Some(1), "there is no such jail");
+}
+
+#[test]
+fn what_may_not_be_banned_is_refused_unless_forced() {
+    let mut world = World::new();
+    world.start_agent(NPM_JAIL);
+    // `self` is in ignoreip.
+    let refused = world.stockade(&["ban", "npm", world::SERVER4]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
+    assert!(text(&refused).contains("ignoreip"), "{}", text(&refused));
+    assert!(!world.table().contains("elements"), "{}", world.table());
+    let forced = world.stockade(&["ban", "npm", "198.51.100.0/24", "--reason", "a \"test\"", "--for", "2h"]);
+    assert!(forced.status.success(), "{}", text(&forced));
+    let bans: serde_json::Value = serde_json::from_slice(&world.stockade(&["bans", "--json"]).stdout).unwrap();
+    assert_eq!((&bans[0]["offender"], &bans[0]["evidence"]), (&"198.51.100.0/24".into(), &"a \"test\"".into()));
+    for (args, code) in [
+        (vec!["ban", "npm", "nowhere"], 2),
+        (vec!["ban", "none", OFFENDER4], 2),
+        (vec!["ban", "npm", OFFENDER4, "--for", "soon"], 2),
+        (vec!["unban", OFFENDER4], 1),
+        (vec!["unban", "198.51.100.0/24"], 0),
+    ] {
+        let out = world.stockade(&args);
+        assert_eq!(out.status.code(), Some(code), "{args:?}: {}", text(&out));
+    }
+    let second = world.stockade(&["run"]);
+    assert_eq!(second.status.code(), Some(4), "{}", text(&second));
+    assert!(text(&second).contains("another agent already answers"), "{}", text(&second));
 }
