@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Handler;
+use super::entry::Entry;
 use super::event::{Attempt, Event, FileId};
 use super::file::{File, Limits};
 use super::position::Identity;
-use super::source::{Source, SourceId};
-use super::survey::{Entry, Interest, Watched};
+use super::source::Source;
+use super::survey::{Interest, Watched};
 use super::watch::{Change, Changes, Waker, Watch};
 use crate::types::Timestamp;
 
@@ -73,6 +74,8 @@ pub struct Follower {
     pub(super) interests: HashMap<PathBuf, Vec<Interest>>,
     /// Directories that cannot be listed, and the error that was told.
     pub(super) unlisted: HashMap<PathBuf, Option<i32>>,
+    /// No file can be opened because too many are, and that was told.
+    pub(super) exhausted: bool,
     pub(super) files: HashMap<FileId, File>,
     pub(super) by_identity: HashMap<Identity, FileId>,
     pub(super) next_file: u32,
@@ -109,6 +112,7 @@ impl Follower {
             aliases: HashMap::new(),
             interests: HashMap::new(),
             unlisted: HashMap::new(),
+            exhausted: false,
             files: HashMap::new(),
             by_identity: HashMap::new(),
             next_file: 0,
@@ -142,7 +146,7 @@ impl Follower {
                 }
             })
             .collect();
-        self.forget_unwanted();
+        self.assign_sources();
         self.scan_due = true;
     }
 
@@ -324,10 +328,5 @@ impl Follower {
 
     fn limits(&self) -> Limits {
         Limits { max_line: self.options.max_line, budget: self.options.file_budget }
-    }
-
-    /// Whether a source of this number is still wanted for this path.
-    pub(super) fn wants(&self, id: SourceId, path: &Path) -> bool {
-        self.sources.iter().any(|known| known.source.id == id && known.pattern.fits_path(path))
     }
 }

@@ -95,6 +95,10 @@ impl Pattern {
 
     /// Whether the whole `path` fits.
     pub(super) fn fits_path(&self, path: &Path) -> bool {
+        // The last part first: it is what tells most paths apart.
+        if !path.file_name().is_some_and(|name| self.0.last().is_some_and(|last| last.fits(name))) {
+            return false;
+        }
         let Ok(path) = path.strip_prefix("/") else { return false };
         let mut names = path.iter();
         self.0.iter().all(|component| names.next().is_some_and(|name| component.fits(name)))

@@ -9,7 +9,7 @@
 //!                │                    │
 //!                │                    └─► watch: inotify on the directories ──► names that changed ─┐
 //!                ▼                                                                                  │
-//!             survey: path ─► file (device, inode) ◄── all paths, once per poll interval ◄──────────┤
+//!             survey, entry: path ─► file (device, inode) ◄── all paths, once per poll interval ◄───┤
 //!                │   opened, renamed, deleted                                                       │
 //!                ▼                                                                                  │
 //!             file: read what was added ◄── queue of files to be read ◄─────────────────────────────┘
@@ -30,8 +30,10 @@
 //!
 //! - What was written just before a truncation (`copytruncate`) and not read by then is lost, as is a last line without
 //!   newline. A glob that matches the copy, too, reads those lines once more: name the log, not its copies.
+//! - A file that has a followed name only between two turns is never seen.
 //! - NULs where a file continues after a truncation are taken for the hole that a writer leaves who does not append.
 
+mod entry;
 mod event;
 mod file;
 mod follower;

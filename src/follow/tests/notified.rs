@@ -1,6 +1,7 @@
 //! With inotify, and a poll so slow that it cannot help: what does not come by itself does not come.
 
 use std::os::unix::fs::symlink;
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -175,4 +176,41 @@ fn nothing_is_lost_or_doubled_while_rotating() {
     got.sort();
     wanted.sort();
     assert_eq!(got, wanted);
+}
+
+/// Set in a process that may not have what is named.
+const WITHOUT: &str = "STOCKADE_TEST_WITHOUT_INOTIFY";
+
+#[test]
+fn polling_goes_on_when_inotify_is_exhausted() {
+    let mut scene = Scene::with(Options::default(), &[]);
+    scene.follower = Follower::new(Options::default());
+    scene.set_sources(&[("a.log", From::Start)]);
+    scene.append("a.log", "1\n");
+    assert_eq!(scene.turn(), "1|");
+    scene.append("a.log", "2\n");
+    assert_eq!(scene.later(1), "2|");
+    scene.append("b", "3\n");
+    scene.rename("b", "a.log");
+    assert_eq!(scene.later(1), "3|");
+    scene.later(100);
+    let Ok(without) = std::env::var(WITHOUT) else {
+        // Again, in a namespace of users that has its own limits, both of which are nothing.
+        for (limit, named) in [("instances", "no inotify: "), ("watches", "no inotify watch for ")] {
+            let script = format!("echo 0 > /proc/sys/user/max_inotify_{limit} && exec \"$@\"");
+            let output = Command::new("unshare")
+                .args(["-r", "sh", "-c", &script, "sh"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "follow::tests::notified::polling_goes_on_when_inotify_is_exhausted"])
+                .env(WITHOUT, format!("{named}|sysctl fs.inotify.max_user_{limit}"))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{limit}: {said}{output:?}");
+        }
+        return;
+    };
+    let (named, sysctl) = without.split_once('|').unwrap();
+    let said = scene.record.events.iter().filter(|event| event.starts_with(named) && event.contains(sysctl));
+    assert_eq!(said.count(), 1, "{:?}", scene.record.events);
 }
