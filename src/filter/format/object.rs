@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 
 /// A member's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,14 +144,8 @@ fn string_end(inner: &[u8]) -> Option<usize> {
     string_end_slow(inner, inner.len().min(24))
 }
 
-fn string_end_slow(inner: &[u8], mut from: usize) -> Option<usize> {
-    loop {
-        let at = from + memchr2(b'"', b'\\', inner.get(from..)?)?;
-        if inner[at] == b'"' {
-            return Some(at);
-        }
-        from = at + 2;
-    }
+fn string_end_slow(inner: &[u8], from: usize) -> Option<usize> {
+    Some(from + super::bare_quote(inner.get(from..)?)?)
 }
 
 /// Where the object or array ends that `text` begins with.
