@@ -4,9 +4,10 @@ use jiff::tz::TimeZone;
 
 use super::condition::Condition;
 use super::definition::{Clause, Definition};
-use super::fields::Statuses;
+use super::fields::{Field, Statuses};
 use super::format::{Format, Paths};
 use super::pattern::Patterns;
+use super::timestamp;
 
 /// A filter, ready to be used by any number of jails.
 #[derive(Clone, Debug)]
@@ -92,6 +93,13 @@ impl Filter {
             }
         };
         Ok(Self { name: name.to_owned(), kind, zone, warnings })
+    }
+
+    /// The same filter for a log whose stamps are meant in `zone`, whatever the definition says.
+    #[must_use]
+    pub fn in_zone(mut self, zone: TimeZone) -> Self {
+        self.zone = zone;
+        self
     }
 
     /// Its name.
@@ -203,22 +211,24 @@ impl Compiler<'_> {
             .collect()
     }
 
-    /// Time, peer and forwarded get the numbers that the fields of these names have.
+    /// Time, peer and forwarded get the numbers that the fields of these names have. A forwarded list alone is a peer that is a list.
     fn json(&self, paths: &mut Paths) -> Result<(), CompileError> {
         let d = self.definition;
-        for (key, path) in [("time", &d.time), ("peer", &d.peer), ("forwarded", &d.forwarded)] {
-            let number = paths.add_fixed(path.as_deref()).map_err(|e| self.error(key, path.as_deref(), e))?;
-            if key == "peer" {
-                if path.is_none() {
-                    return Err(self.error(
-                        "peer",
-                        None,
-                        "is missing: the path of the address that connected, such as `.remote_ip`",
-                    ));
-                }
-                paths.require(number);
+        let (peer, forwarded) = match (&d.peer, &d.forwarded) {
+            (None, None) => {
+                let reason = "is missing: the path of the address that connected, such as `.remote_ip`";
+                return Err(self.error("peer", None, reason));
             }
+            (None, Some(_)) => {
+                paths.list = true;
+                (("forwarded", &d.forwarded), ("forwarded", &None))
+            }
+            (Some(_), _) => (("peer", &d.peer), ("forwarded", &d.forwarded)),
+        };
+        for (key, path) in [("time", &d.time), peer, forwarded] {
+            paths.add_fixed(path.as_deref()).map_err(|e| self.error(key, path.as_deref(), e))?;
         }
+        paths.require(Field::Peer as usize);
         Ok(())
     }
 
@@ -242,29 +252,9 @@ impl Compiler<'_> {
     }
 
     fn zone(&self, text: &str) -> Result<TimeZone, CompileError> {
-        if text.eq_ignore_ascii_case("utc") || text == "Z" {
-            return Ok(TimeZone::UTC);
-        }
-        if let Some(offset) = fixed_offset(text) {
-            return Ok(TimeZone::fixed(offset));
-        }
-        TimeZone::get(text).map_err(|e| self.error("timezone", Some(text), e))
+        timestamp::zone(text)
+            .ok_or_else(|| self.error("timezone", Some(text), "is neither an IANA name, nor UTC, nor like +01:00"))
     }
-}
-
-/// `+01:00`, `-0330`
-fn fixed_offset(text: &str) -> Option<jiff::tz::Offset> {
-    let sign = match text.as_bytes().first()? {
-        b'+' => 1,
-        b'-' => -1,
-        _ => return None,
-    };
-    let digits: String = text[1..].chars().filter(|&c| c != ':').collect();
-    if digits.len() != 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let (hours, minutes) = (digits[..2].parse::<i32>().ok()?, digits[2..].parse::<i32>().ok()?);
-    (minutes < 60).then(|| jiff::tz::Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok())?
 }
 
 #[cfg(test)]

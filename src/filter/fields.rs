@@ -95,9 +95,9 @@ pub(crate) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// No values yet, and JSON texts to come.
-    pub(crate) fn of_json() -> Self {
-        Self { json: true, ..Self::default() }
+    /// No values yet, and JSON texts to come; with `list`, the peer among them is a list.
+    pub(crate) fn of_json(list: bool) -> Self {
+        Self { json: true, sender: if list { Sender::List } else { Sender::Peer }, ..Self::default() }
     }
 
     /// No values yet, and a peer to come that is a list.

@@ -118,6 +118,26 @@ pub fn detect(line: &[u8]) -> Option<Range<usize>> {
         .find_map(|at| shape::parse(&line[at..]).map(|(_, length)| at..at + length))
 }
 
+/// The zone that a configuration names: `UTC`, an offset such as `+01:00` or `-0330`, or an IANA name known to the host.
+#[must_use]
+pub fn zone(name: &str) -> Option<TimeZone> {
+    if name == "UTC" {
+        return Some(TimeZone::UTC);
+    }
+    let sign = match name.as_bytes().first()? {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return TimeZone::get(name).ok(),
+    };
+    let digits: String = name[1..].chars().filter(|&c| c != ':').collect();
+    if digits.len() != 4 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let (hours, minutes) = (digits[..2].parse::<i32>().ok()?, digits[2..].parse::<i32>().ok()?);
+    let offset = jiff::tz::Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok()?;
+    (hours < 24 && minutes < 60).then(|| TimeZone::fixed(offset))
+}
+
 /// Days since the epoch of a day of the proleptic Gregorian calendar.
 fn days_of(year: i64, month: i64, day: i64) -> i64 {
     // The year is taken to begin in March, so that the leap day is its last.

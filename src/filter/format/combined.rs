@@ -4,7 +4,7 @@
 //! [VHOST:PORT ]ADDR - USER [TIME] "REQUEST" STATUS BYTES[ "REF" "UA"[ ...]]
 //! ```
 //! Hazard: user, request, referer and user agent are the client's. Both servers escape a quote inside of them (nginx
-//! `\x22`, Apache `\"`, and both the backslash), so the first quote of the line opens the request; the stamp is the one directly
+//! `\x22`, Apache `\"`, and both the backslash), so the first quote that is not escaped opens the request; the stamp is the one directly
 //! before it, whatever brackets a user name holds. Whatever follows the user agent is not looked at.
 
 use super::{CLF_STAMP, Parsed, cut, is_clf_stamp, quoted, set_request};
@@ -30,7 +30,7 @@ pub(super) fn parse<'a>(line: &'a [u8], interest: &Statuses) -> Parsed<'a> {
 }
 
 fn fields<'a>(line: &'a [u8], interest: &Statuses) -> Option<Parsed<'a>> {
-    let quote = memchr::memchr(b'"', line)?;
+    let quote = super::bare_quote(line)?;
     let (head, rest) = line.split_at(quote);
     let (request, rest) = quoted(rest)?;
     let rest = rest.strip_prefix(b" ")?;

@@ -15,6 +15,8 @@ pub(crate) struct Paths {
     names: Vec<String>,
     /// Paths that must be there, or the line is not understood.
     required: Vec<usize>,
+    /// The peer is a list whose sender is unknown.
+    pub(crate) list: bool,
 }
 
 /// A path could not be taken.
@@ -61,7 +63,7 @@ impl Paths {
         if line.first() != Some(&b'{') {
             return Parsed::Mismatch;
         }
-        let mut found = Found { fields: Fields::of_json(), set: 0 };
+        let mut found = Found { fields: Fields::of_json(self.list), set: 0 };
         let all = u32::MAX >> (32 - SLOTS.min(self.paths.len()).max(1));
         if self.visit(Value::Object(line), 0, all, &mut found).is_none()
             || self.required.iter().any(|&n| found.set >> n & 1 == 0)

@@ -149,16 +149,20 @@ fn cut_last(text: &[u8], b: u8) -> Option<(&[u8], &[u8])> {
 /// A value in quotes that `text` begins with, in which a backslash escapes; and what follows its closing quote.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
+    let end = bare_quote(inner)?;
+    Some((&inner[..end], &inner[end + 1..]))
+}
+
+/// Where the first quote is that no backslash stands before; a backslash may itself be escaped.
+#[inline]
+fn bare_quote(text: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let at = from + memchr::memchr2(b'"', b'\\', &inner[from..])?;
-        if inner[at] == b'"' {
-            return Some((&inner[..at], &inner[at + 1..]));
+        let at = from + memchr::memchr2(b'"', b'\\', text.get(from..)?)?;
+        if text[at] == b'"' {
+            return Some(at);
         }
         from = at + 2;
-        if from > inner.len() {
-            return None;
-        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn parse<'a>(line: &'a [u8], interest: &Statuses) -> Parsed<'a> {
 
 fn fields<'a>(line: &'a [u8], interest: &Statuses) -> Option<Parsed<'a>> {
     let mut members = Members::of(line).filter(|_| line.first() == Some(&b'{'))?;
-    let mut fields = Fields::of_json();
+    let mut fields = Fields::of_json(false);
     let (mut local, mut emitted) = (None, None);
     while let Some((key, value)) = members.next().ok()? {
         let field = match key {
