@@ -6,9 +6,9 @@ use std::fmt::Write;
 /// Seconds from the first to the last line.
 const SPAN: u64 = 86_400;
 /// The policy the truth is told by, and the one the benchmark's jail has.
-pub const MAXRETRY: usize = 15;
+pub(crate) const MAXRETRY: usize = 15;
 /// In seconds.
-pub const FINDTIME: u64 = 60;
+pub(crate) const FINDTIME: u64 = 60;
 /// The share of lines that are offenses: one in ten.
 const HOSTILE: u64 = 10;
 
@@ -22,11 +22,11 @@ const PAGES: [&str; 4] = ["/", "/api/v1/status", "/photos/timeline?from=2024-11-
 const PROBES: [&str; 4] = ["/wp-login.php", "/.env", "/vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php", "/owa/auth/logon.aspx"];
 
 /// A generator of numbers that repeats itself from the same seed (splitmix64).
-pub struct Numbers(pub u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
     /// The next number below `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -36,24 +36,24 @@ impl Numbers {
 }
 
 /// A log and who offends in it.
-pub struct Corpus {
+pub(crate) struct Corpus {
     /// The log.
-    pub text: String,
+    pub(crate) text: String,
     /// How many addresses reach [`MAXRETRY`] offenses within [`FINDTIME`].
-    pub offenders: usize,
+    pub(crate) offenders: usize,
 }
 
 /// The address of attacker `n`; one in five is IPv6.
-pub fn attacker(n: u64) -> String {
+pub(crate) fn attacker(n: u64) -> String {
     if n.is_multiple_of(5) {
-        format!("2a0e:{:x}:{:x}::{:x}", n % 0xffff, n / 0xffff + 1, n + 1)
+        format!("2a0e:{:x}:{:x}::1", n % 0xffff, n / 0xffff + 1)
     } else {
         format!("45.{}.{}.{}", n >> 16 & 255, n >> 8 & 255, n & 255)
     }
 }
 
 /// One line of an NPM proxy host's access log for a second given as its stamp.
-pub fn line(out: &mut String, stamp: &str, status: u16, path: &str, client: &str, agent: &str, length: u64) {
+pub(crate) fn line(out: &mut String, stamp: &str, status: u16, path: &str, client: &str, agent: &str, length: u64) {
     let method = if length.is_multiple_of(10) { "POST" } else { "GET" };
     let written = writeln!(
         out,
@@ -64,7 +64,7 @@ pub fn line(out: &mut String, stamp: &str, status: u16, path: &str, client: &str
 }
 
 /// `lines` lines over a day. Attackers work in bursts; some stay just under the limit.
-pub fn corpus(lines: u64) -> Corpus {
+pub(crate) fn corpus(lines: u64) -> Corpus {
     let mut numbers = Numbers(1);
     let mut text = String::with_capacity(usize::try_from(lines).unwrap_or(0) * 260);
     let mut seen: HashMap<u64, VecDeque<u64>> = HashMap::new();
