@@ -243,3 +243,84 @@ impl Watch {
         self.watcher.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use notify::event::{AccessKind, CreateKind, DataChange, Flag};
+
+    use super::*;
+
+    const DATA: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+    const CREATE: EventKind = EventKind::Create(CreateKind::File);
+
+    fn hear(watch: &Watch, kind: EventKind, path: &str) {
+        watch.inbox.hear(Ok(notify::Event::new(kind).add_path(path.into())));
+    }
+
+    fn wait(watch: &Watch) -> Changes {
+        let mut changes = Changes::default();
+        watch.wait(Duration::ZERO, &mut changes);
+        changes
+    }
+
+    #[test]
+    fn a_name_is_kept_once_with_the_most_that_happened() {
+        let watch = Watch::new(false);
+        for (kind, path) in [(DATA, "/a"), (CREATE, "/a"), (DATA, "/a"), (DATA, "/b"), (DATA, "/b")] {
+            hear(&watch, kind, path);
+        }
+        let changes = wait(&watch);
+        let expected = [("/a".into(), Change::Name), ("/b".into(), Change::Data)];
+        assert_eq!(changes.names, HashMap::from(expected));
+        assert!(wait(&watch).names.is_empty());
+    }
+
+    #[test]
+    fn our_own_reading_is_not_heard() {
+        let watch = Watch::new(false);
+        hear(&watch, EventKind::Access(AccessKind::Any), "/a");
+        hear(&watch, EventKind::Modify(ModifyKind::Name(RenameMode::Both)), "/a");
+        assert!(wait(&watch).names.is_empty());
+    }
+
+    #[test]
+    fn what_is_missed_or_too_much_is_an_overflow() {
+        let watch = Watch::new(false);
+        watch.inbox.hear(Ok(notify::Event::new(EventKind::Other).set_flag(Flag::Rescan)));
+        assert!(wait(&watch).overflow);
+        watch.inbox.hear(Err(notify::Error::generic("")));
+        assert!(wait(&watch).overflow);
+        for i in 0..=MAX_NAMES {
+            hear(&watch, DATA, &format!("/{i}"));
+        }
+        let changes = wait(&watch);
+        assert!(changes.overflow && changes.names.len() == MAX_NAMES);
+        assert!(!wait(&watch).overflow);
+    }
+
+    #[test]
+    fn watches_are_made_anew_after_an_overflow() {
+        struct Nobody;
+        impl Handler for Nobody {
+            fn block(&mut self, _: &crate::follow::FileInfo, _: crate::follow::Lines<'_>) {}
+            fn stamp(&mut self, _: &crate::follow::FileInfo, _: &[u8]) -> Option<Timestamp> {
+                None
+            }
+            fn event(&mut self, _: Event<'_>) {}
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let identity = Identity::of(&directory.path().metadata().unwrap());
+        let path = directory.path().canonicalize().unwrap();
+        let wanted = HashMap::from([(path.clone(), identity)]);
+        let mut watch = Watch::new(true);
+        assert!(watch.set(&wanted, Timestamp::default(), &mut Nobody));
+        assert!(!watch.set(&wanted, Timestamp::default(), &mut Nobody));
+        watch.forget_all();
+        assert!(!watch.is_watched(&path));
+        assert!(watch.set(&wanted, Timestamp::default(), &mut Nobody));
+        std::fs::write(path.join("a"), "").unwrap();
+        let mut changes = Changes::default();
+        watch.wait(Duration::from_secs(30), &mut changes);
+        assert_eq!(changes.names.keys().next(), Some(&path.join("a")));
+    }
+}

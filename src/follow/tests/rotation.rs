@@ -141,3 +141,24 @@ fn clocks_may_be_set_back() {
     scene.later(6);
     assert_eq!(scene.follower.status().files.len(), 0);
 }
+
+/// Nothing but the waiting itself looks at the old file here: its time begins anew when it turns out to have grown.
+#[test]
+fn a_file_that_grew_unseen_is_not_closed_yet() {
+    let mut scene = Scene::new(&[("a.log", From::Start)]);
+    let slow = Options { poll: Duration::from_secs(1_000_000), inotify: false, ..Options::default() };
+    scene.follower = Follower::new(slow);
+    scene.set_sources(&[("a.log", From::Start)]);
+    let mut old = scene.append("a.log", "1\n");
+    assert_eq!(scene.turn(), "1|");
+    scene.remove("a.log");
+    scene.set_sources(&[("a.log", From::Start)]);
+    scene.turn();
+    for line in ["2\n", "3\n", "4\n"] {
+        old.write_all(line.as_bytes()).unwrap();
+        assert_eq!(scene.later(6), line.replace('\n', "|"));
+        assert_eq!(scene.follower.status().files.len(), 1);
+    }
+    scene.later(6);
+    assert_eq!(scene.follower.status().files.len(), 0);
+}
