@@ -1,1 +1,35 @@
 //! nf_tables over netlink.
+pub mod chain;
+mod batch;
+mod commit;
+mod compile;
+mod connection;
+mod element;
+mod encode;
+mod event;
+pub mod expr;
+mod kernel;
+mod key;
+mod list;
+mod rule;
+mod set;
+mod socket;
+mod sys;
+mod table;
+mod text;
+mod wire;
+
+pub use batch::{Batch, Change, Object, Verb};
+pub use chain::{Base, Chain, ChainType, Hook, Policy, priority};
+pub use commit::{CommitError, Rejection};
+pub use connection::Connection;
+pub use element::{COMMENT_MAX, Counter, Element, Misfit};
+pub use event::{Event, Subject, Watcher};
+pub use expr::{Expr, PayloadBase, Reject, Verdict};
+pub use kernel::Kernel;
+pub use key::{Key, KeyType, KeyTypes, Value};
+pub use list::ListError;
+pub use rule::{Field, ListedRule, Rule};
+pub use set::Set;
+pub use table::{Family, Table};
+pub use text::{Ruleset, TableContent};
