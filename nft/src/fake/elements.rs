@@ -59,9 +59,10 @@ impl Elements {
             if create {
                 return Err(libc::EEXIST);
             }
-            if !old_timeouts && let Some(ends) = ends {
-                there.ends = Some(ends);
-                there.element.timeout = timeout;
+            // Without a timeout it stays for ever, or for the set's default anew; the comment stays as it was.
+            if !old_timeouts {
+                there.ends = ends;
+                there.element.timeout = timeout.filter(|t| set.timeout != Some(*t));
             }
             return Ok(());
         }

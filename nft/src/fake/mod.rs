@@ -1,7 +1,9 @@
 //! A kernel in memory, for tests: the same batches, the same errors, and a clock that is told the time.
 //!
 //! It is held against the real one by a test that gives both the same random batches. What it does not know: packets
-//! (counters stay zero), whether an expression exists, jumps in circles, and the rule that a name is at most 255 bytes.
+//! (counters stay zero), whether an expression exists, jumps in circles or to base chains, and the rule that a name is
+//! at most 255 bytes. It is stricter in one thing: it refuses every overlap in an interval set, see
+//! [`Set::interval`].
 
 mod apply;
 mod elements;

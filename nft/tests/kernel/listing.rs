@@ -65,6 +65,22 @@ fn intervals_come_back_at_both_ends_of_the_address_space() {
     assert_eq!(runtime.block_on(round_trip(KeyType::InetService, &ports)), ports);
 }
 
+/// Why [`Set::interval`] asks the caller to keep networks apart. When a kernel refuses this, its documentation can say
+/// so.
+#[test]
+fn overlapping_networks_with_a_common_end_are_taken() {
+    enter().block_on(async {
+        let set = Set::new(&table(), "s", KeyType::Ipv4Addr).interval();
+        let mut conn = Connection::open().unwrap();
+        let mut batch = Batch::new();
+        batch.add(&table()).add(&set).add_elements(&set, [net("10.255.0.0/16")]);
+        batch.add_elements(&set, [net("10.0.0.0/8")]);
+        conn.commit(&batch).await.unwrap();
+        let listed: Vec<Key> = conn.elements(&set).await.unwrap().into_iter().map(|e| e.key).collect();
+        assert!(!listed.contains(&net("10.0.0.0/8")), "{listed:?}");
+    });
+}
+
 #[test]
 fn what_nft_made_is_listed() {
     enter().block_on(async {
