@@ -149,7 +149,8 @@ impl Batch {
         self.push(Verb::Flush, object.into())
     }
 
-    /// Adds elements; those that are there stay as they are (since kernel 6.12 with the new timeout).
+    /// Adds elements. Those that are there stay as they are before kernel 6.12; since then they get the timeout given,
+    /// and without one stay for ever (or for the set's default).
     pub fn add_elements<E: Into<Element>>(
         &mut self,
         set: &Set,

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::chain::Chain;
@@ -19,6 +20,8 @@ use crate::wire::{Ack, Message, Writer, attributes, messages};
 
 /// How often a listing is begun anew because the ruleset changed meanwhile.
 const DUMP_ATTEMPTS: u32 = 20;
+/// How often a set is listed that is just being rebuilt; with a pause before each that doubles, about four seconds.
+const REBUILD_ATTEMPTS: u32 = 12;
 
 /// A netlink socket that stays open: a change costs microseconds.
 ///
@@ -39,7 +42,7 @@ impl Connection {
     /// When the system refuses the socket, e.g. for want of file descriptors, or in a sandbox without netlink.
     ///
     /// # Panics
-    /// Outside a tokio runtime, or in one whose I/O is not enabled.
+    /// Outside a tokio runtime, or in one whose I/O is not enabled. (Listing elements also needs its time.)
     pub fn open() -> io::Result<Self> {
         Ok(Self { socket: Socket::open(&[])?, seq: 1, dumping: false })
     }
@@ -192,8 +195,8 @@ impl Connection {
         Ok(rules)
     }
 
-    /// A set's elements, with the time they have left, in no order (those of an interval set: ascending). They are
-    /// read by the types of the set given, which need not be the one listed.
+    /// A set's elements, with the time they have left, in the order of their keys. They are read by the types of the
+    /// set given, which need not be the one listed.
     ///
     /// # Errors
     /// See [`ListError`]; also when there is no such set.
@@ -208,9 +211,15 @@ impl Connection {
             all.extend(elements.filter_map(|(_, e)| Listed::read(set, attributes(e))));
         };
         let family = set.family.number();
-        let listed =
-            self.list(sys::NFT_MSG_GETSETELEM, sys::NLM_F_DUMP, family, what, filter, read).await?;
-        Ok(element::assemble(set, listed))
+        for attempt in 0..REBUILD_ATTEMPTS {
+            let listed =
+                self.list(sys::NFT_MSG_GETSETELEM, sys::NLM_F_DUMP, family, what, filter, read).await?;
+            if let Some(elements) = element::assemble(set, listed) {
+                return Ok(elements);
+            }
+            tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
+        }
+        Err(ListError::Interrupted { what: what() })
     }
 
     async fn send_batch(&mut self, encoded: &Encoded<'_>) -> Result<(), CommitError> {

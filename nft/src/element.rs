@@ -22,7 +22,7 @@
 use std::time::Duration;
 
 use crate::expr::Expr;
-use crate::key::{Key, Raw, Value};
+use crate::key::{Key, Raw};
 use crate::set::{Set, millis};
 use crate::sys;
 use crate::wire::{Attributes, Writer, attributes};
@@ -235,10 +235,10 @@ pub(crate) fn clean_comment(comment: &str) -> String {
 
 /// One wire element as the kernel lists it.
 pub(crate) struct Listed {
-    first: Raw,
-    last: Option<Raw>,
-    end: bool,
     element: Element,
+    /// In an interval set: the address, which becomes a key together with the one that follows.
+    address: Box<[u8]>,
+    end: bool,
 }
 
 impl Listed {
@@ -249,10 +249,8 @@ impl Listed {
             return None;
         }
         let first = a.data(sys::NFTA_SET_ELEM_KEY)?;
-        let last = a.data(sys::NFTA_SET_ELEM_KEY_END);
-        let key = match last {
+        let key = match a.data(sys::NFTA_SET_ELEM_KEY_END) {
             Some(last) => set.key.decode_range(first, last),
-            None if set.is_interval() => Key::One(Value::Proto(0)), // decided by its end, in `assemble`
             None => set.key.decode(first),
         };
         let element = Element {
@@ -262,9 +260,14 @@ impl Listed {
             comment: a.get(sys::NFTA_SET_ELEM_USERDATA).and_then(read_comment),
             counter: read_counter(a),
         };
-        let end = flags & sys::NFT_SET_ELEM_INTERVAL_END != 0;
-        Some(Self { first: Raw::new(first), last: last.map(Raw::new), end, element })
+        let address = if is_paired(set) { first.into() } else { [].into() };
+        Some(Self { element, address, end: flags & sys::NFT_SET_ELEM_INTERVAL_END != 0 })
     }
+}
+
+/// Whether the set's intervals are pairs of wire elements.
+fn is_paired(set: &Set) -> bool {
+    set.is_interval() && !set.key.is_concatenation()
 }
 
 /// The counter is alone in `NFTA_SET_ELEM_EXPR`, or one of several in `NFTA_SET_ELEM_EXPRESSIONS`.
@@ -277,13 +280,24 @@ fn read_counter(a: Attributes<'_>) -> Option<Counter> {
     })
 }
 
-/// Makes elements of wire elements: in an interval set, each start and the end that follows it.
-pub(crate) fn assemble(set: &Set, mut listed: Vec<Listed>) -> Vec<Element> {
-    if !set.is_interval() || set.key.is_concatenation() {
-        return listed.into_iter().map(|l| l.element).collect();
+/// Makes elements of wire elements, in the order of their keys. `None` when one is there twice.
+///
+/// A hash set that grows is rebuilt in the background, and a listing meanwhile goes on at "the n-th element" of
+/// another order: it has some elements twice and as many not at all. (Measured: of 100,000 elements listed just after
+/// they were added, 5,415.)
+pub(crate) fn assemble(set: &Set, listed: Vec<Listed>) -> Option<Vec<Element>> {
+    if is_paired(set) {
+        return Some(pair(set, listed));
     }
+    let mut elements: Vec<Element> = listed.into_iter().map(|l| l.element).collect();
+    elements.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    elements.is_sorted_by(|a, b| a.key < b.key).then_some(elements)
+}
+
+/// Each start and the end that follows it.
+fn pair(set: &Set, mut listed: Vec<Listed>) -> Vec<Element> {
     // Of equal addresses the end comes first: it closes the interval before.
-    listed.sort_unstable_by(|a, b| (a.first.as_bytes(), !a.end).cmp(&(b.first.as_bytes(), !b.end)));
+    listed.sort_unstable_by(|a, b| (&a.address, !a.end).cmp(&(&b.address, !b.end)));
     let mut elements = Vec::with_capacity(listed.len() / 2 + 1);
     let mut listed = listed.into_iter().peekable();
     while let Some(start) = listed.next() {
@@ -291,12 +305,11 @@ pub(crate) fn assemble(set: &Set, mut listed: Vec<Listed>) -> Vec<Element> {
         if start.end {
             continue;
         }
-        let last = match (start.last, listed.peek()) {
-            (Some(last), _) => last,
-            (None, Some(next)) => next.first.predecessor(),
-            (None, None) => Raw::new(&[0xff; 64][..start.first.as_bytes().len()]),
+        let last = match listed.peek() {
+            Some(next) => Raw::new(&next.address).predecessor(),
+            None => Raw::new(&[0xff; 64][..start.address.len().min(64)]),
         };
-        let key = set.key.decode_range(start.first.as_bytes(), last.as_bytes());
+        let key = set.key.decode_range(&start.address, last.as_bytes());
         elements.push(Element { key, ..start.element });
     }
     elements

@@ -160,11 +160,29 @@ impl Watcher {
             }
             let received = match self.socket.receive().await {
                 Ok(datagram) => datagram,
-                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Event::Overrun),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.drain();
+                    return Ok(Event::Overrun);
+                }
                 Err(e) => return Err(e),
             };
             let foreign = messages(received).filter(|m| !self.ignored.contains(&m.port));
             self.pending.extend(foreign.filter_map(|m| read(&m)));
+        }
+    }
+}
+
+impl Watcher {
+    /// After an overrun the kernel queues nothing, and says nothing of it, until what is queued was read. It is older
+    /// than the listing that must follow anyway.
+    fn drain(&mut self) {
+        while let Some(received) = self.socket.try_receive() {
+            match received {
+                Ok(_) => {}
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {}
+                // The next call meets it again.
+                Err(_) => return,
+            }
         }
     }
 }

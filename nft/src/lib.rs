@@ -7,6 +7,7 @@ mod connection;
 mod element;
 mod encode;
 mod event;
+pub mod fake;
 pub mod expr;
 mod kernel;
 mod key;

@@ -56,6 +56,10 @@ impl Set {
     }
 
     /// Elements may be ranges and prefixes (flag `interval`).
+    ///
+    /// They must not overlap, and it is the caller who must see to that: the kernel refuses most overlaps, but takes
+    /// one that has an end in common with an element that is there (10.0.0.0/8 over 10.255.0.0/16), and then neither
+    /// matches nor lists what one would expect. (`ipnet`'s `aggregate` makes networks disjoint.)
     #[must_use]
     pub fn interval(mut self) -> Self {
         self.flags |= sys::NFT_SET_INTERVAL;

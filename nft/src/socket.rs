@@ -31,7 +31,9 @@ impl Socket {
         socket.enable_ext_ack(true)?;
         sys::set_cap_ack(socket.as_raw_fd())?;
         sys::set_receive_buffer(socket.as_raw_fd(), RECEIVE_BUFFER)?;
-        Ok(Self { fd: AsyncFd::new(socket)?, buf: vec![0; DATAGRAM_MAX] })
+        // SAFETY: the socket owns its descriptor, and nothing replaces or closes it while `AsyncFd` holds the socket.
+        let fd = unsafe { AsyncFd::register(socket)? };
+        Ok(Self { fd, buf: vec![0; DATAGRAM_MAX] })
     }
 
     /// The socket's address, by which the kernel tells who made a change.

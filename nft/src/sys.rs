@@ -149,8 +149,6 @@ pub(crate) const NFTNL_UDATA_SET_ELEM_FLAGS: u8 = 1;
 pub(crate) const NFTNL_SET_ELEM_F_INTERVAL_OPEN: u32 = 0x1;
 /// In a set's user data: how nft(8) shall read the key.
 pub(crate) const NFTNL_UDATA_SET_KEYBYTEORDER: u8 = 0;
-/// A set's comment has another number than a rule's.
-pub(crate) const NFTNL_UDATA_SET_COMMENT: u8 = 7;
 
 const NETLINK_CAP_ACK: libc::c_int = 10;
 

@@ -19,7 +19,7 @@ impl fmt::Display for Change {
         let verb = self.verb.word();
         match &self.object {
             Object::Table(t) if whole && t.flags != 0 => {
-                write!(f, "{verb} table {} {} {{ {} }}", t.family, t.name, table_flag_words(t))
+                write!(f, "{verb} table {} {} {{ {}; }}", t.family, t.name, table_flag_words(t))
             }
             Object::Chain(c) if whole && c.base.is_some() => {
                 let base = c.base.as_ref().map(|base| base_line(c.family, base)).unwrap_or_default();

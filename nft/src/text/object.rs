@@ -15,7 +15,8 @@ impl fmt::Display for TableContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.table.family, self.table.name)?;
         table_flags(f, &self.table)?;
-        let mut first = true;
+        // The flags are a paragraph of their own.
+        let mut first = self.table.flags == 0;
         let mut blank = |f: &mut fmt::Formatter<'_>| {
             if std::mem::take(&mut first) { Ok(()) } else { writeln!(f) }
         };

@@ -1,0 +1,8 @@
+//! The crate against the kernel it runs on, with nft(8) as the judge. Every test is in a network namespace of its own.
+
+mod commit;
+mod events;
+mod golden;
+mod listing;
+mod model;
+mod namespace;
