@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn lines_cross_blocks_and_the_last_needs_no_newline() {
-        let text: Vec<String> = (0..100).map(|n| "x".repeat(n % 9)).collect();
+        let text: Vec<String> = (0..101).map(|n| "x".repeat(n % 9)).collect();
         let (got, skipped) = read(text.join("\n").as_bytes(), 8);
         let want: Vec<Vec<u8>> = text.iter().map(|l| l.clone().into_bytes()).collect();
         assert_eq!((got, skipped), (want, 0));
