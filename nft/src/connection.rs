@@ -130,7 +130,7 @@ impl Connection {
     pub async fn generation(&mut self) -> Result<u32, ListError> {
         let what = || "the ruleset's generation".to_owned();
         let found = self.list(sys::NFT_MSG_GETGEN, 0, 0, what, |_| {}, read_generation).await?;
-        found.first().copied().ok_or(ListError::Malformed { what: what() })
+        found.first().copied().ok_or_else(|| ListError::Malformed { what: what() })
     }
 
     /// All tables.
@@ -139,8 +139,15 @@ impl Connection {
     /// See [`ListError`].
     pub async fn tables(&mut self) -> Result<Vec<Table>, ListError> {
         let what = || "tables".to_owned();
-        self.list(sys::NFT_MSG_GETTABLE, sys::NLM_F_DUMP, 0, what, |_| {}, |m, all| all.extend(Table::read(m)))
-            .await
+        self.list(
+            sys::NFT_MSG_GETTABLE,
+            sys::NLM_F_DUMP,
+            0,
+            what,
+            |_| {},
+            |m, all| all.extend(Table::read(m)),
+        )
+        .await
     }
 
     /// The chains of a table; none when there is no such table.
@@ -170,7 +177,9 @@ impl Connection {
         let family = table.family.number();
         let filter = |w: &mut Writer| w.str(sys::NFTA_SET_TABLE, &table.name);
         let mut sets = self
-            .list(sys::NFT_MSG_GETSET, sys::NLM_F_DUMP, family, what, filter, |m, all| all.extend(Set::read(m)))
+            .list(sys::NFT_MSG_GETSET, sys::NLM_F_DUMP, family, what, filter, |m, all| {
+                all.extend(Set::read(m));
+            })
             .await?;
         sets.retain(|s| {
             s.family == table.family && s.table == table.name && !s.is_anonymous() && !s.is_map()

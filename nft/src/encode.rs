@@ -179,13 +179,7 @@ impl Encoder {
         self.seq = self.seq.wrapping_add(1);
     }
 
-    fn elements(
-        &mut self,
-        i: usize,
-        verb: Verb,
-        set: &Set,
-        elements: &[Element],
-    ) -> Result<(), CommitError> {
+    fn elements(&mut self, i: usize, verb: Verb, set: &Set, elements: &[Element]) -> Result<(), CommitError> {
         let whole = matches!(verb, Verb::Add | Verb::Create);
         let (kind, flags) = message_type(verb, ELEMENTS);
         let mut rest = elements.iter().enumerate().peekable();

@@ -187,7 +187,7 @@ impl Watcher {
     }
 }
 
-fn read(message: &Message<'_>) -> Option<Event> {
+pub(crate) fn read(message: &Message<'_>) -> Option<Event> {
     let kind = message.nft_kind()?;
     let port = message.port;
     let family = Family::from_number(message.family());
@@ -205,11 +205,9 @@ fn read(message: &Message<'_>) -> Option<Event> {
         sys::NFT_MSG_NEWTABLE | sys::NFT_MSG_DELTABLE => {
             Subject::Table { family, table: name(sys::NFTA_TABLE_NAME)? }
         }
-        sys::NFT_MSG_NEWCHAIN | sys::NFT_MSG_DELCHAIN => Subject::Chain {
-            family,
-            table: name(sys::NFTA_CHAIN_TABLE)?,
-            chain: name(sys::NFTA_CHAIN_NAME)?,
-        },
+        sys::NFT_MSG_NEWCHAIN | sys::NFT_MSG_DELCHAIN => {
+            Subject::Chain { family, table: name(sys::NFTA_CHAIN_TABLE)?, chain: name(sys::NFTA_CHAIN_NAME)? }
+        }
         sys::NFT_MSG_NEWRULE | sys::NFT_MSG_DELRULE => Subject::Rule {
             family,
             table: name(sys::NFTA_RULE_TABLE)?,

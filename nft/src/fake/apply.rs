@@ -30,9 +30,7 @@ impl State {
             Object::Rule(r) => self.change_rule(change.verb, r).map_err(refused),
             Object::Elements(set, elements) => {
                 self.change_elements(change.verb, set, elements, now, old_timeouts).map_err(
-                    |(element, errno)| {
-                        Rejection::new(change, element.and_then(|i| elements.get(i)), errno)
-                    },
+                    |(element, errno)| Rejection::new(change, element.and_then(|i| elements.get(i)), errno),
                 )
             }
         }

@@ -51,8 +51,12 @@ impl fmt::Display for Span {
         if ms == 0 {
             return f.write_str("0s");
         }
-        let parts =
-            [(ms / 86_400_000, "d"), (ms / 3_600_000 % 24, "h"), (ms / 60_000 % 60, "m"), (ms / 1000 % 60, "s")];
+        let parts = [
+            (ms / 86_400_000, "d"),
+            (ms / 3_600_000 % 24, "h"),
+            (ms / 60_000 % 60, "m"),
+            (ms / 1000 % 60, "s"),
+        ];
         for (n, unit) in parts.into_iter().chain([(ms % 1000, "ms")]).filter(|(n, _)| *n > 0) {
             write!(f, "{n}{unit}")?;
         }

@@ -78,7 +78,9 @@ fn text(statement: &Statement, known: &Known) -> String {
             format!("meta l4proto tcp {}", Reject::TcpReset)
         }
         Statement::Reject(reject) => reject.to_string(),
-        Statement::Expr(Expr::Counter { packets, bytes }) => format!("counter packets {packets} bytes {bytes}"),
+        Statement::Expr(Expr::Counter { packets, bytes }) => {
+            format!("counter packets {packets} bytes {bytes}")
+        }
         Statement::Expr(Expr::Verdict(verdict)) => verdict.to_string(),
         Statement::Expr(Expr::Reject(reject)) => reject.to_string(),
         Statement::Expr(Expr::Match { name, .. }) => format!("xt match {name}"),

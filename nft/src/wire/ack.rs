@@ -6,8 +6,8 @@
 //!     NLMSGERR_ATTR_OFFS { u32, offset of the attribute at fault in the request }
 //! ```
 
-use super::read::{attributes, text, u32_at};
 use super::Message;
+use super::read::{attributes, text, u32_at};
 use crate::sys;
 
 /// What the kernel says about one message it was sent.

@@ -40,7 +40,14 @@ impl Writer {
     }
 
     /// One nf_tables message; `NLM_F_REQUEST` is added.
-    pub(crate) fn nft_message(&mut self, kind: u16, flags: u16, seq: u32, family: u8, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn nft_message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        seq: u32,
+        family: u8,
+        body: impl FnOnce(&mut Self),
+    ) {
         self.message((sys::NFNL_SUBSYS_NFTABLES << 8) | kind, flags, seq, family, 0, body);
     }
 

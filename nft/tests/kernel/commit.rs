@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use nft::{
-    Batch, Chain, ChainType, CommitError, Connection, Element, Expr, Family, Hook, KeyType, Reject, Rule, Set,
-    Table, priority,
+    Batch, Chain, ChainType, CommitError, Connection, Element, Expr, Family, Hook, KeyType, Reject, Rule,
+    Set, Table, priority,
 };
 
 use crate::namespace::{enter, nft};
@@ -27,7 +27,7 @@ fn nth(n: u32) -> Ipv4Addr {
 async fn conn_with(objects: impl FnOnce(&mut Batch)) -> Connection {
     let mut conn = Connection::open().unwrap();
     let mut batch = Batch::new();
-    batch.add(&table());
+    batch.add(table());
     objects(&mut batch);
     conn.commit(&batch).await.unwrap();
     conn
@@ -53,7 +53,8 @@ fn an_error_names_the_element_in_a_later_message() {
         })
         .await;
         assert!(error.is_already_exists());
-        let expected = "failed to create element 10.0.16.225 to set inet stockade banned4: File exists (os error 17)";
+        let expected =
+            "failed to create element 10.0.16.225 to set inet stockade banned4: File exists (os error 17)";
         assert_eq!(error.to_string(), expected);
         assert_eq!(conn.elements(&set).await.unwrap().len(), 1, "nothing of the batch may be left");
     });
@@ -86,31 +87,29 @@ fn an_error_names_the_object() {
     enter().block_on(async {
         let pre = Chain::new(&table(), "pre");
         let mut conn = conn_with(|b| {
-            b.add(&banned4()).add(&pre);
+            b.add(banned4()).add(&pre);
         })
         .await;
         let nowhere = Table::new(Family::Ip, "nowhere");
-        let cases: [(&dyn Fn(&mut Batch), &str, i32); 8] = [
+        let no = Set::new(&table(), "no", KeyType::Ipv4Addr);
+        type Fill<'a> = &'a dyn Fn(&mut Batch);
+        let cases: [(Fill<'_>, &str, i32); 8] = [
             (&|b| _ = b.create(table()), "create table inet stockade", libc::EEXIST),
             (&|b| _ = b.delete(&nowhere), "delete table ip nowhere", libc::ENOENT),
             (&|b| _ = b.add(Chain::new(&nowhere, "c")), "add chain ip nowhere c", libc::ENOENT),
-            (&|b| _ = b.create(&banned4()), "create set inet stockade banned4", libc::EEXIST),
+            (&|b| _ = b.create(banned4()), "create set inet stockade banned4", libc::EEXIST),
             (
                 &|b| _ = b.add(Set::new(&table(), "banned4", KeyType::Ipv6Addr)),
                 "add set inet stockade banned4",
                 libc::EEXIST,
             ),
             (
-                &|b| _ = b.add(Rule::new(&pre).ip_saddr_in(&Set::new(&table(), "no", KeyType::Ipv4Addr)).drop()),
+                &|b| _ = b.add(Rule::new(&pre).ip_saddr_in(&no).drop()),
                 "add rule of chain inet stockade pre",
                 libc::ENOENT,
             ),
             (&|b| _ = b.delete(Rule::new(&pre)), "delete rule of chain inet stockade pre", libc::ENOENT),
-            (
-                &|b| _ = b.flush(Set::new(&table(), "no", KeyType::Ipv4Addr)),
-                "flush set inet stockade no",
-                libc::ENOENT,
-            ),
+            (&|b| _ = b.flush(&no), "flush set inet stockade no", libc::ENOENT),
         ];
         for (fill, what, errno) in cases {
             let error = refused(&mut conn, fill).await;
@@ -156,9 +155,14 @@ fn a_hundred_thousand_elements_are_one_transaction() {
         let mut conn = conn_with(|b| _ = b.add(&set)).await;
         let before = conn.generation().await.unwrap();
         let mut batch = Batch::new();
-        batch.add_elements(&set, (0..100_000).map(|n| {
-            Element::new(nth(n)).timeout(Duration::from_secs(3600)).comment("seen in a log, and worth a comment")
-        }));
+        batch.add_elements(
+            &set,
+            (0..100_000).map(|n| {
+                Element::new(nth(n))
+                    .timeout(Duration::from_secs(3600))
+                    .comment("seen in a log, and worth a comment")
+            }),
+        );
         conn.commit(&batch).await.unwrap();
         assert_eq!(conn.generation().await.unwrap(), before + 1);
         // The set is still growing its hash table, so that a single listing would have some twice and others not.
@@ -221,7 +225,7 @@ fn flush_empties_and_leaves() {
         assert!(conn.elements(&set).await.unwrap().is_empty());
         assert_eq!(conn.rules(&table()).await.unwrap().len(), 1);
         batch = Batch::new();
-        batch.flush(&table());
+        batch.flush(table());
         conn.commit(&batch).await.unwrap();
         assert!(conn.rules(&table()).await.unwrap().is_empty());
         assert_eq!(conn.chains(&table()).await.unwrap().len(), 2);
@@ -246,11 +250,11 @@ fn a_stale_generation_refuses_the_batch() {
         let mut conn = conn_with(|_| {}).await;
         let seen = conn.generation().await.unwrap();
         nft(&["add", "table", "ip", "other"]);
-        let error = refused(&mut conn, |b| _ = b.only_on(seen).add(&banned4())).await;
+        let error = refused(&mut conn, |b| _ = b.only_on(seen).add(banned4())).await;
         assert!(error.is_stale(), "{error}");
         let now = conn.generation().await.unwrap();
         let mut batch = Batch::new();
-        batch.only_on(now).add(&banned4());
+        batch.only_on(now).add(banned4());
         conn.commit(&batch).await.unwrap();
     });
 }
@@ -334,14 +338,11 @@ fn without_privileges_it_says_so() {
         let mut conn = Connection::open().unwrap();
         // The socket remembers no rights: they are looked at when it is used.
         crate::namespace::drop_capabilities();
-        let error = refused(&mut conn, |b| _ = b.add(&table())).await;
+        let error = refused(&mut conn, |b| _ = b.add(table())).await;
         assert!(error.is_permission(), "{error}");
-        assert_eq!(
-            error.to_string(),
-            "the kernel refused the batch: Operation not permitted (os error 1)"
-        );
+        assert_eq!(error.to_string(), "the kernel refused the batch: Operation not permitted (os error 1)");
         let mut batch = Batch::new();
-        batch.add(&table());
+        batch.add(table());
         assert!(conn.probe(&batch).await.unwrap_err().is_permission());
         let mut batch = Batch::new();
         let set = banned4();

@@ -102,7 +102,7 @@ fn a_flush_of_the_ruleset_is_seen() {
     enter().block_on(async {
         let mut conn = Connection::open().unwrap();
         let mut batch = Batch::new();
-        batch.add(&table()).add(&set()).add(Chain::new(&table(), "c"));
+        batch.add(table()).add(set()).add(Chain::new(&table(), "c"));
         conn.commit(&batch).await.unwrap();
         let mut watcher = Watcher::open().unwrap();
         watcher.ignore(conn.port_id().unwrap());
@@ -127,12 +127,14 @@ fn our_own_changes_are_told_apart() {
         foreign.ignore(port);
         let chain = Chain::new(&table(), "c");
         let mut batch = Batch::new();
-        batch.add(&table()).add(&set()).add(&chain).add(Rule::new(&chain).drop());
+        batch.add(table()).add(set()).add(&chain).add(Rule::new(&chain).drop());
         batch.add_elements(&set(), [Ipv4Addr::LOCALHOST]);
         conn.commit(&batch).await.unwrap();
         for event in transaction(&mut all).await {
             let by = match event {
-                Event::Added { port, .. } | Event::Removed { port, .. } | Event::Committed { port, .. } => port,
+                Event::Added { port, .. } | Event::Removed { port, .. } | Event::Committed { port, .. } => {
+                    port
+                }
                 Event::Overrun => panic!("nothing is lost"),
             };
             assert_eq!(by, port);
@@ -151,7 +153,7 @@ fn an_overrun_is_an_event_and_not_the_end() {
         let mut watcher = Watcher::open().unwrap();
         let mut conn = Connection::open().unwrap();
         let mut batch = Batch::new();
-        batch.add(&table()).add(&set());
+        batch.add(table()).add(set());
         conn.commit(&batch).await.unwrap();
         // Far more than the receive buffer holds, and nobody reads meanwhile.
         for round in 0..10u32 {
@@ -176,7 +178,7 @@ fn what_happens_while_waiting_wakes() {
         let waiting = tokio::spawn(async move { transaction(&mut watcher).await.len() });
         tokio::task::yield_now().await;
         let mut batch = Batch::new();
-        batch.add(&table());
+        batch.add(table());
         conn.commit(&batch).await.unwrap();
         assert_eq!(waiting.await.unwrap(), 2);
     });

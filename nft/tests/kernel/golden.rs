@@ -43,7 +43,8 @@ fn stockade() -> Batch {
     let out = Chain::new(&t, "out").base(ChainType::Route, Hook::Output, priority::MANGLE + 5);
     let mut b = Batch::new();
     b.add(&t);
-    for set in [&banned4, &banned6, &prefix6, &nets4, &nets6, &pairs, &triples, &ranges, &ports, &spans, &protos]
+    for set in
+        [&banned4, &banned6, &prefix6, &nets4, &nets6, &pairs, &triples, &ranges, &ports, &spans, &protos]
     {
         b.add(set);
     }
@@ -57,7 +58,10 @@ fn stockade() -> Batch {
             Element::new(addr("9.9.9.9")),
         ],
     );
-    b.add_elements(&banned6, ["2001:db8::1", "::1", "::ffff:1.2.3.4", "::1.2.3.4", "fe80::1:0:0:1"].map(addr));
+    b.add_elements(
+        &banned6,
+        ["2001:db8::1", "::1", "::ffff:1.2.3.4", "::1.2.3.4", "fe80::1:0:0:1"].map(addr),
+    );
     b.add_elements(&prefix6, [addr("2001:db8:1:2::"), addr("2001:db8:1::")]);
     b.add_elements(
         &nets4,
@@ -73,7 +77,9 @@ fn stockade() -> Batch {
     b.add_elements(&ports, [443u16, 80, 22, 1, 2, 65535]);
     b.add_elements(
         &triples,
-        [nft::Key::Concat([nft::Value::Proto(6), nft::Value::Service(443), addr("2001:db8::1").into()].into())],
+        [nft::Key::Concat(
+            [nft::Value::Proto(6), nft::Value::Service(443), addr("2001:db8::1").into()].into(),
+        )],
     );
     // One only: nft 1.0.6 sorts concatenations of ranges by bytes it did not set.
     let ports_range = nft::Value::between(80u16.into(), 90u16.into());

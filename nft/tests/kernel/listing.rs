@@ -28,7 +28,7 @@ async fn round_trip(key: KeyType, keys: &[Key]) -> Vec<Key> {
     let set = Set::new(&table(), "s", key).interval();
     let mut conn = Connection::open().unwrap();
     let mut batch = Batch::new();
-    batch.destroy(&table()).add(&table()).add(&set).add_elements(&set, keys.iter().cloned());
+    batch.destroy(table()).add(table()).add(&set).add_elements(&set, keys.iter().cloned());
     conn.commit(&batch).await.unwrap();
     let listed: Vec<Key> = conn.elements(&set).await.unwrap().into_iter().map(|e| e.key).collect();
     // They can be removed by what was listed.
@@ -43,7 +43,10 @@ async fn round_trip(key: KeyType, keys: &[Key]) -> Vec<Key> {
 fn intervals_come_back_at_both_ends_of_the_address_space() {
     let runtime = enter();
     let ordered = [
-        (KeyType::Ipv4Addr, vec!["0.0.0.0/32", "0.0.0.1/32", "10.0.0.0/8", "11.0.0.0/8", "255.255.255.255/32"]),
+        (
+            KeyType::Ipv4Addr,
+            vec!["0.0.0.0/32", "0.0.0.1/32", "10.0.0.0/8", "11.0.0.0/8", "255.255.255.255/32"],
+        ),
         (KeyType::Ipv4Addr, vec!["0.0.0.0/0"]),
         (KeyType::Ipv4Addr, vec!["0.0.0.0/1", "128.0.0.0/1"]),
         (KeyType::Ipv4Addr, vec!["255.255.255.254/32", "255.255.255.255/32"]),
@@ -60,8 +63,11 @@ fn intervals_come_back_at_both_ends_of_the_address_space() {
         Value::between(addr("10.0.0.10").into(), addr("255.255.255.255").into()).into(),
     ];
     assert_eq!(runtime.block_on(round_trip(KeyType::Ipv4Addr, &odd)), odd);
-    let ports: Vec<Key> =
-        vec![0u16.into(), Value::between(1u16.into(), 9u16.into()).into(), Value::between(9000u16.into(), 65535u16.into()).into()];
+    let ports: Vec<Key> = vec![
+        0u16.into(),
+        Value::between(1u16.into(), 9u16.into()).into(),
+        Value::between(9000u16.into(), 65535u16.into()).into(),
+    ];
     assert_eq!(runtime.block_on(round_trip(KeyType::InetService, &ports)), ports);
 }
 
@@ -73,7 +79,7 @@ fn overlapping_networks_with_a_common_end_are_taken() {
         let set = Set::new(&table(), "s", KeyType::Ipv4Addr).interval();
         let mut conn = Connection::open().unwrap();
         let mut batch = Batch::new();
-        batch.add(&table()).add(&set).add_elements(&set, [net("10.255.0.0/16")]);
+        batch.add(table()).add(&set).add_elements(&set, [net("10.255.0.0/16")]);
         batch.add_elements(&set, [net("10.0.0.0/8")]);
         conn.commit(&batch).await.unwrap();
         let listed: Vec<Key> = conn.elements(&set).await.unwrap().into_iter().map(|e| e.key).collect();
@@ -178,7 +184,10 @@ fn our_rules_are_recognised_in_a_listing() {
         let prefixes = Set::new(&t, "p", KeyType::Ipv6Addr);
         let (pre, sub) = (Chain::new(&t, "pre"), Chain::new(&t, "sub"));
         let rules = [
-            Rule::new(&pre).fields_in(&[Field::Ip6Saddr, Field::TcpDport], &set).counter().reject(Reject::TcpReset),
+            Rule::new(&pre)
+                .fields_in(&[Field::Ip6Saddr, Field::TcpDport], &set)
+                .counter()
+                .reject(Reject::TcpReset),
             Rule::new(&pre).ip6_saddr_masked_in(56, &prefixes).counter().jump(&sub).comment("prefix"),
             Rule::new(&pre).saddr("192.0.2.0/25".parse::<IpNet>().unwrap()).goto(&sub),
             Rule::new(&pre).iifname("lo").field_not_in(Field::Ip6Daddr, &prefixes).return_(),
@@ -195,7 +204,13 @@ fn our_rules_are_recognised_in_a_listing() {
         assert_eq!(listed.len(), rules.len());
         for (i, found) in listed.iter().enumerate() {
             for (j, rule) in rules.iter().enumerate() {
-                assert_eq!(found.is(rule), i == j, "listed {i}, rule {j}:\n{:?}\n{:?}", found.exprs, rule.exprs());
+                assert_eq!(
+                    found.is(rule),
+                    i == j,
+                    "listed {i}, rule {j}:\n{:?}\n{:?}",
+                    found.exprs,
+                    rule.exprs()
+                );
             }
         }
         // By its handle one rule goes, and no other.

@@ -1,5 +1,7 @@
 //! The crate against the kernel it runs on, with nft(8) as the judge. Every test is in a network namespace of its own.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the report")]
+
 mod commit;
 mod events;
 mod golden;
