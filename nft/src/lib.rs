@@ -74,8 +74,8 @@
 //! - [`Connection::probe`] asks what the kernel would say without changing anything: that is how to find out what it
 //!   can do.
 //! - Single addresses belong in a hash set. In an [interval](Set::interval) set of 100,000 one more costs 10 ms.
-//! - A batch of 100,000 elements is one transaction and works, but takes twice as long as batches of some thousands,
-//!   unless the set was given a [size](Set::size).
+//! - A batch of 100,000 elements is one transaction and works, but takes about twice as long as
+//!   batches of a thousand.
 //! - Names that are words of nft(8) (`fwd`, `tcp`, `counter`) are fine for the kernel, but `nft -f` cannot read the
 //!   ruleset back that `nft list ruleset` printed.
 

@@ -80,8 +80,7 @@ impl Set {
         self
     }
 
-    /// At most so many elements. The kernel makes its hash table for them at once, instead of growing it from four:
-    /// that halves what a large batch takes, and a listing just after it need not be repeated.
+    /// At most so many elements; one more is refused (`ENFILE`). The kernel makes its hash table for them at once.
     #[must_use]
     pub fn size(mut self, elements: u32) -> Self {
         self.size = Some(elements);
