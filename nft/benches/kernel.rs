@@ -22,12 +22,24 @@ fn main() {
 
 /// A new network namespace, so that nothing here can touch the host's ruleset.
 fn enter() {
-    // SAFETY: geteuid and unshare take no pointers.
-    let r = unsafe {
-        let user = if libc::geteuid() == 0 { 0 } else { libc::CLONE_NEWUSER };
-        libc::unshare(libc::CLONE_NEWNET | user)
+    // SAFETY: these take no pointers.
+    let (uid, gid, r) = unsafe {
+        let (uid, gid) = (libc::geteuid(), libc::getegid());
+        let user = if uid == 0 { 0 } else { libc::CLONE_NEWUSER };
+        (uid, gid, libc::unshare(libc::CLONE_NEWNET | user))
     };
     assert_eq!(r, 0, "a network namespace is needed: {}", std::io::Error::last_os_error());
+    if uid != 0 {
+        // Root in the new user namespace, or `nft` loses its rights when it is started.
+        let maps = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {uid} 1")),
+            ("gid_map", format!("0 {gid} 1")),
+        ];
+        for (file, text) in maps {
+            std::fs::write(format!("/proc/self/{file}"), text).expect("the maps can be written");
+        }
+    }
 }
 
 fn table() -> Table {

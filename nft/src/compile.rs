@@ -4,7 +4,7 @@
 //! is put in front of the first condition that needs it: `ip saddr @x` in an inet chain asks for `meta nfproto ipv4`.
 
 use crate::expr::{CmpOp, Expr, MetaKey, PayloadBase, Register, Reject};
-use crate::rule::{Field, Operand, Statement};
+use crate::statement::{Field, Operand, Statement};
 use crate::table::Family;
 
 pub(crate) const IPPROTO_TCP: u8 = 6;
@@ -194,7 +194,7 @@ fn compare(inverted: bool, with: &Operand, len: u8, out: &mut Vec<Expr>) {
             if net.prefix_len() < net.max_prefix_len() {
                 mask(net.prefix_len(), len, out);
             }
-            crate::key::Raw::addr(net.network()).as_bytes().into()
+            crate::value::Raw::addr(net.network()).as_bytes().into()
         }
     };
     out.push(Expr::Cmp { from: Register::FIRST, op, value });

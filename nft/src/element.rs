@@ -22,9 +22,10 @@
 use std::time::Duration;
 
 use crate::expr::Expr;
-use crate::key::{Key, Raw};
+use crate::key::Key;
 use crate::set::{Set, millis};
 use crate::sys;
+use crate::value::Raw;
 use crate::wire::{Attributes, Writer, attributes};
 
 /// Packets and bytes that matched.

@@ -142,10 +142,12 @@ impl Watcher {
         Ok(Self { socket, ignored: Vec::new(), pending: VecDeque::new() })
     }
 
-    /// Skips what the socket with this [address](crate::Connection::port_id) does, unread.
+    /// Skips what the socket with this [address](crate::Connection::port_id) does. The kernel drops it before it is
+    /// queued, so that no batch of one's own, however large, causes an overrun.
     pub fn ignore(&mut self, port: u32) {
         if !self.ignored.contains(&port) {
             self.ignored.push(port);
+            self.socket.drop_from_ports(&self.ignored);
         }
     }
 
@@ -166,6 +168,7 @@ impl Watcher {
                 }
                 Err(e) => return Err(e),
             };
+            // What was queued before the kernel was told.
             let foreign = messages(received).filter(|m| !self.ignored.contains(&m.port));
             self.pending.extend(foreign.filter_map(|m| read(&m)));
         }

@@ -80,7 +80,7 @@ impl Set {
         self
     }
 
-    /// At most so many elements.
+    /// At most so many elements; one more is refused (`ENFILE`). The kernel makes its hash table for them at once.
     #[must_use]
     pub fn size(mut self, elements: u32) -> Self {
         self.size = Some(elements);

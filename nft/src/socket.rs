@@ -41,6 +41,11 @@ impl Socket {
         self.fd.get_ref().pid()
     }
 
+    /// Has the kernel drop what these ports cause. An optimisation: it may fail.
+    pub(crate) fn drop_from_ports(&self, ports: &[u32]) {
+        let _ = sys::drop_from_ports(self.fd.as_raw_fd(), ports);
+    }
+
     /// Makes room to send so many bytes at once; the error is how many there is room for.
     pub(crate) fn reserve(&self, bytes: usize) -> Result<(), usize> {
         let fd = self.fd.as_raw_fd();

@@ -182,6 +182,36 @@ pub(crate) fn send_buffer(fd: RawFd) -> io::Result<usize> {
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(usize::try_from(value).unwrap_or(0)) }
 }
 
+/// Lets the kernel drop datagrams that begin with a message of one of these ports, before they are queued. At most 100
+/// ports; more are an error.
+pub(crate) fn drop_from_ports(fd: RawFd, ports: &[u32]) -> io::Result<()> {
+    // struct nlmsghdr: the port is its last word.
+    const PORT_AT: u32 = 12;
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    if ports.len() > 100 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = vec![step(LOAD, 0, 0, PORT_AT)];
+    for (i, port) in ports.iter().enumerate() {
+        // The load takes the word as big endian, the header has it in the host's order.
+        let drop = (ports.len() - i) as u8;
+        program.push(step(JUMP_IF_EQUAL, drop, 0, u32::from_be_bytes(port.to_ne_bytes())));
+    }
+    program.push(step(RETURN, 0, 0, u32::MAX));
+    program.push(step(RETURN, 0, 0, 0));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let len = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: `program` and the instructions it points to (shadowed, still alive) live through the call; the kernel
+    // copies them.
+    let r = unsafe {
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), len)
+    };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 fn set_option(fd: RawFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the pointer is to `value`, which lives through the call and is `len` bytes long.

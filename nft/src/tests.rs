@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::element::{self, Listed};
 use crate::encode::{Mode, encode};
 use crate::fake::Fake;
-use crate::key::Raw;
+use crate::value::Raw;
 use crate::wire::{Ack, Writer, attributes, messages};
 use crate::*;
 

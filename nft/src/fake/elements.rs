@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::element::{Counter, Element, Span, span};
-use crate::key::Raw;
 use crate::set::{Set, millis};
+use crate::value::Raw;
 
 /// Elements by the first key they match. Shared until it is changed, so that a batch can be undone by keeping the
 /// old one.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::element::{Counter, Element};
 use crate::expr::Hex;
-use crate::key::{Key, Value};
+use crate::key::Key;
 use crate::text::Span;
+use crate::value::Value;
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,8 +8,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::key::{Addr, Proto};
 use crate::compile::{IPPROTO_TCP, IPPROTO_UDP, Known, Need};
 use crate::expr::{Expr, Hex, Reject};
-use crate::key::Value;
-use crate::rule::{Field, Operand, Rule, Statement};
+use crate::rule::Rule;
+use crate::statement::{Field, Operand, Statement};
+use crate::value::Value;
 
 impl fmt::Display for Rule {
     /// `ip saddr @banned4 counter packets 0 bytes 0 drop`

@@ -41,7 +41,7 @@ async fn refused(conn: &mut Connection, fill: impl FnOnce(&mut Batch)) -> Commit
 
 #[test]
 fn an_error_names_the_element_in_a_later_message() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| {
             b.add(&set).add_elements(&set, [nth(4321)]);
@@ -62,7 +62,7 @@ fn an_error_names_the_element_in_a_later_message() {
 
 #[test]
 fn an_error_names_the_missing_element_of_an_interval_set() {
-    enter().block_on(async {
+    enter(async {
         let set = Set::new(&table(), "nets4", KeyType::Ipv4Addr).interval();
         let nets = |n: std::ops::Range<u32>| n.map(|n| IpNet::new(nth(n * 256).into(), 24).unwrap());
         let mut conn = conn_with(|b| {
@@ -84,7 +84,7 @@ fn an_error_names_the_missing_element_of_an_interval_set() {
 
 #[test]
 fn an_error_names_the_object() {
-    enter().block_on(async {
+    enter(async {
         let pre = Chain::new(&table(), "pre");
         let mut conn = conn_with(|b| {
             b.add(banned4()).add(&pre);
@@ -123,7 +123,7 @@ fn an_error_names_the_object() {
 
 #[test]
 fn what_does_not_fit_is_not_sent() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| _ = b.add(&set)).await;
         let generation = conn.generation().await.unwrap();
@@ -150,7 +150,7 @@ fn what_does_not_fit_is_not_sent() {
 
 #[test]
 fn a_hundred_thousand_elements_are_one_transaction() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| _ = b.add(&set)).await;
         let before = conn.generation().await.unwrap();
@@ -177,7 +177,7 @@ fn a_hundred_thousand_elements_are_one_transaction() {
 
 #[test]
 fn prolonging_is_delete_and_add() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| {
             b.add(&set).add_elements(&set, [Element::new(nth(1)).timeout(Duration::from_secs(60))]);
@@ -197,7 +197,7 @@ fn prolonging_is_delete_and_add() {
 
 #[test]
 fn destroy_takes_what_is_there() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| _ = b.add(&set).add_elements(&set, [nth(1), nth(2)])).await;
         let mut batch = Batch::new();
@@ -211,7 +211,7 @@ fn destroy_takes_what_is_there() {
 
 #[test]
 fn flush_empties_and_leaves() {
-    enter().block_on(async {
+    enter(async {
         let (set, chain) = (banned4(), Chain::new(&table(), "pre"));
         let other = Chain::new(&table(), "other");
         let mut conn = conn_with(|b| {
@@ -234,7 +234,7 @@ fn flush_empties_and_leaves() {
 
 #[test]
 fn no_elements_are_no_message() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| _ = b.add(&set).add_elements(&set, [nth(1)])).await;
         let mut batch = Batch::new();
@@ -246,7 +246,7 @@ fn no_elements_are_no_message() {
 
 #[test]
 fn a_stale_generation_refuses_the_batch() {
-    enter().block_on(async {
+    enter(async {
         let mut conn = conn_with(|_| {}).await;
         let seen = conn.generation().await.unwrap();
         nft(&["add", "table", "ip", "other"]);
@@ -261,7 +261,7 @@ fn a_stale_generation_refuses_the_batch() {
 
 #[test]
 fn a_probe_changes_nothing_and_judges_each() {
-    enter().block_on(async {
+    enter(async {
         let mut conn = Connection::open().unwrap();
         let generation = conn.generation().await.unwrap();
         let t = table();
@@ -285,7 +285,7 @@ fn a_probe_changes_nothing_and_judges_each() {
 
 #[test]
 fn an_owned_table_is_ours_alone_and_persists() {
-    enter().block_on(async {
+    enter(async {
         let mut owner = Connection::open().unwrap();
         let t = Table::new(Family::Inet, "mine").owner().persist();
         let mut batch = Batch::new();
@@ -309,7 +309,7 @@ fn an_owned_table_is_ours_alone_and_persists() {
 
 #[test]
 fn a_cancelled_call_disturbs_nobody() {
-    enter().block_on(async {
+    enter(async {
         let set = banned4();
         let mut conn = conn_with(|b| _ = b.add(&set).add_elements(&set, (0..20_000).map(nth))).await;
         for _ in 0..3 {
@@ -334,7 +334,7 @@ fn a_cancelled_call_disturbs_nobody() {
 
 #[test]
 fn without_privileges_it_says_so() {
-    enter().block_on(async {
+    enter(async {
         let mut conn = Connection::open().unwrap();
         // The socket remembers no rights: they are looked at when it is used.
         crate::namespace::drop_capabilities();

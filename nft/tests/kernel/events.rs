@@ -38,7 +38,7 @@ fn elements(keys: &[[u8; 4]]) -> Subject {
 
 #[test]
 fn others_are_told_with_their_name() {
-    enter().block_on(async {
+    enter(async {
         let mut watcher = Watcher::open().unwrap();
         nft(&["add table inet t { set s { type ipv4_addr; }; chain c { }; }"]);
         let made = transaction(&mut watcher).await;
@@ -93,13 +93,15 @@ fn others_are_told_with_their_name() {
         );
         nft(&["delete element inet t s { 192.0.2.1 }"]);
         let removed = transaction(&mut watcher).await;
-        assert!(matches!(&removed[0], Event::Removed { subject, .. } if *subject == elements(&[[192, 0, 2, 1]])));
+        assert!(
+            matches!(&removed[0], Event::Removed { subject, .. } if *subject == elements(&[[192, 0, 2, 1]]))
+        );
     });
 }
 
 #[test]
 fn a_flush_of_the_ruleset_is_seen() {
-    enter().block_on(async {
+    enter(async {
         let mut conn = Connection::open().unwrap();
         let mut batch = Batch::new();
         batch.add(table()).add(set()).add(Chain::new(&table(), "c"));
@@ -119,7 +121,7 @@ fn a_flush_of_the_ruleset_is_seen() {
 
 #[test]
 fn our_own_changes_are_told_apart() {
-    enter().block_on(async {
+    enter(async {
         let mut all = Watcher::open().unwrap();
         let mut foreign = Watcher::open().unwrap();
         let mut conn = Connection::open().unwrap();
@@ -149,18 +151,13 @@ fn our_own_changes_are_told_apart() {
 
 #[test]
 fn an_overrun_is_an_event_and_not_the_end() {
-    enter().block_on(async {
+    enter(async {
         let mut watcher = Watcher::open().unwrap();
         let mut conn = Connection::open().unwrap();
         let mut batch = Batch::new();
         batch.add(table()).add(set());
         conn.commit(&batch).await.unwrap();
-        // Far more than the receive buffer holds, and nobody reads meanwhile.
-        for round in 0..10u32 {
-            let mut batch = Batch::new();
-            batch.add_elements(&set(), (0..40_000).map(|n| Ipv4Addr::from_bits((round << 24) + n)));
-            conn.commit(&batch).await.unwrap();
-        }
+        fill(&mut conn).await;
         assert_eq!(transaction(&mut watcher).await, [Event::Overrun]);
         // From now on nothing is lost again.
         nft(&["add table ip u"]);
@@ -171,8 +168,40 @@ fn an_overrun_is_an_event_and_not_the_end() {
 }
 
 #[test]
+fn our_own_changes_cause_no_overrun() {
+    enter(async {
+        let mut watcher = Watcher::open().unwrap();
+        let mut conn = Connection::open().unwrap();
+        let mut others = Connection::open().unwrap();
+        // More than one, so that each is found.
+        watcher.ignore(1);
+        watcher.ignore(conn.port_id().unwrap());
+        watcher.ignore(2);
+        let mut batch = Batch::new();
+        batch.add(table()).add(set());
+        conn.commit(&batch).await.unwrap();
+        fill(&mut conn).await;
+        let mut batch = Batch::new();
+        batch.add(Table::new(Family::Ip, "u"));
+        others.commit(&batch).await.unwrap();
+        let events = transaction(&mut watcher).await;
+        let first = Subject::Table { family: Family::Ip, table: "u".into() };
+        assert!(matches!(&events[0], Event::Added { subject, .. } if *subject == first), "{events:?}");
+    });
+}
+
+/// Far more than a receive buffer holds, while nobody reads.
+async fn fill(conn: &mut Connection) {
+    for round in 0..10u32 {
+        let mut batch = Batch::new();
+        batch.add_elements(&set(), (0..40_000).map(|n| Ipv4Addr::from_bits((round << 24) + n)));
+        conn.commit(&batch).await.unwrap();
+    }
+}
+
+#[test]
 fn what_happens_while_waiting_wakes() {
-    enter().block_on(async {
+    enter(async {
         let mut watcher = Watcher::open().unwrap();
         let mut conn = Connection::open().unwrap();
         let waiting = tokio::spawn(async move { transaction(&mut watcher).await.len() });

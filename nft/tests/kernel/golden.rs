@@ -151,13 +151,9 @@ fn single_families() -> Batch {
 
 /// The ruleset made through this crate, the one nft(8) makes of our text, the one in the fake, and the file an
 /// administrator can read, are the same.
-fn golden(name: &str, batch: &Batch) {
-    let runtime = enter();
+async fn golden(name: &str, batch: &Batch) {
     let path = format!("{}/tests/golden/{name}.nft", env!("CARGO_MANIFEST_DIR"));
-    runtime.block_on(async {
-        let mut conn = Connection::open().unwrap();
-        conn.commit(batch).await.unwrap();
-    });
+    Connection::open().unwrap().commit(batch).await.unwrap();
     let ours = without_expiry(&nft(&["list", "ruleset"]));
     // `BLESS=1 cargo nextest run golden` writes the files anew; read what changed before committing it.
     if std::env::var_os("BLESS").is_some() {
@@ -175,15 +171,15 @@ fn golden(name: &str, batch: &Batch) {
 
 #[test]
 fn stockade_is_golden() {
-    golden("stockade", &stockade());
+    enter(golden("stockade", &stockade()));
 }
 
 #[test]
 fn bridge_is_golden() {
-    golden("bridge", &bridge());
+    enter(golden("bridge", &bridge()));
 }
 
 #[test]
 fn single_families_are_golden() {
-    golden("single", &single_families());
+    enter(golden("single", &single_families()));
 }

@@ -41,7 +41,10 @@ async fn round_trip(key: KeyType, keys: &[Key]) -> Vec<Key> {
 
 #[test]
 fn intervals_come_back_at_both_ends_of_the_address_space() {
-    let runtime = enter();
+    enter(intervals_come_back());
+}
+
+async fn intervals_come_back() {
     let ordered = [
         (
             KeyType::Ipv4Addr,
@@ -56,26 +59,26 @@ fn intervals_come_back_at_both_ends_of_the_address_space() {
     ];
     for (key, nets) in ordered {
         let keys: Vec<Key> = nets.into_iter().map(net).collect();
-        assert_eq!(runtime.block_on(round_trip(key, &keys)), keys);
+        assert_eq!(round_trip(key, &keys).await, keys);
     }
     let odd: Vec<Key> = vec![
         Value::between(addr("10.0.0.1").into(), addr("10.0.0.9").into()).into(),
         Value::between(addr("10.0.0.10").into(), addr("255.255.255.255").into()).into(),
     ];
-    assert_eq!(runtime.block_on(round_trip(KeyType::Ipv4Addr, &odd)), odd);
+    assert_eq!(round_trip(KeyType::Ipv4Addr, &odd).await, odd);
     let ports: Vec<Key> = vec![
         0u16.into(),
         Value::between(1u16.into(), 9u16.into()).into(),
         Value::between(9000u16.into(), 65535u16.into()).into(),
     ];
-    assert_eq!(runtime.block_on(round_trip(KeyType::InetService, &ports)), ports);
+    assert_eq!(round_trip(KeyType::InetService, &ports).await, ports);
 }
 
 /// Why [`Set::interval`] asks the caller to keep networks apart. When a kernel refuses this, its documentation can say
 /// so.
 #[test]
 fn overlapping_networks_with_a_common_end_are_taken() {
-    enter().block_on(async {
+    enter(async {
         let set = Set::new(&table(), "s", KeyType::Ipv4Addr).interval();
         let mut conn = Connection::open().unwrap();
         let mut batch = Batch::new();
@@ -89,7 +92,7 @@ fn overlapping_networks_with_a_common_end_are_taken() {
 
 #[test]
 fn what_nft_made_is_listed() {
-    enter().block_on(async {
+    enter(async {
         nft_script(
             "table inet t {
                 set hashed { type ipv4_addr; flags timeout; counter;
@@ -131,7 +134,10 @@ fn what_nft_made_is_listed() {
 
         let mut hashed = conn.elements(set("hashed")).await.unwrap();
         hashed.sort_by(|a, b| a.key.cmp(&b.key));
-        assert_eq!(hashed.iter().map(|e| e.key.clone()).collect::<Vec<_>>(), ["1", "2", "3"].map(|n| addr(&format!("192.0.2.{n}")).into()));
+        assert_eq!(
+            hashed.iter().map(|e| e.key.clone()).collect::<Vec<_>>(),
+            ["1", "2", "3"].map(|n| addr(&format!("192.0.2.{n}")).into())
+        );
         assert_eq!(hashed[0].comment.as_deref(), Some("first"));
         assert_eq!(hashed[0].timeout, Some(Duration::from_secs(3600)));
         assert!(hashed[0].expires.is_some_and(|left| left > Duration::from_secs(3500)));
@@ -178,7 +184,7 @@ fn what_nft_made_is_listed() {
 
 #[test]
 fn our_rules_are_recognised_in_a_listing() {
-    enter().block_on(async {
+    enter(async {
         let t = table();
         let set = Set::new(&t, "s", [KeyType::Ipv6Addr, KeyType::InetService]);
         let prefixes = Set::new(&t, "p", KeyType::Ipv6Addr);
@@ -225,7 +231,7 @@ fn our_rules_are_recognised_in_a_listing() {
 
 #[test]
 fn xtables_matches_are_written_and_read() {
-    enter().block_on(async {
+    enter(async {
         let t = Table::new(Family::Ip, "t");
         let c = Chain::new(&t, "c").base(ChainType::Filter, Hook::Input, 0);
         // struct xt_string_info of revision 1: from, to, algorithm, pattern, length, flags, padding, a pointer.
@@ -250,7 +256,7 @@ fn xtables_matches_are_written_and_read() {
 
 #[test]
 fn what_is_not_there_is_not_found() {
-    enter().block_on(async {
+    enter(async {
         let mut conn = Connection::open().unwrap();
         let error = conn.elements(&Set::new(&table(), "s", KeyType::Ipv4Addr)).await.unwrap_err();
         assert!(error.is_not_found());

@@ -13,8 +13,9 @@ use nft::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tokio::runtime::Runtime;
 
-use crate::namespace::{enter, nft, without_expiry};
+use crate::namespace::{enter_with, nft, without_expiry};
 
 #[derive(Clone, Debug)]
 enum Action {
@@ -165,7 +166,10 @@ fn overlap(error: String) -> String {
 
 #[test]
 fn the_fake_is_like_the_kernel() {
-    let runtime = enter();
+    enter_with(model);
+}
+
+fn model(runtime: &Runtime) {
     let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
     let worlds = prop::collection::vec(action(), 1..30);
     let run = TestRunner::new(config).run(&worlds, |actions| {

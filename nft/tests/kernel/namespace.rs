@@ -1,23 +1,34 @@
-//! A network namespace of the test's own. nextest runs each test in its own process, so entering one is enough.
+//! A network namespace of the test's own. It is the thread's, and a test has a thread, so
+//! that tests do not meet under `cargo test` either.
 
+use std::future::Future;
 use std::process::{Command, Stdio};
 
-/// Moves the process to a new network namespace (as root) or a new user and network namespace (as anybody else), and
-/// gives a runtime made there. It must be called before there is a second thread.
+use tokio::runtime::Runtime;
+
+/// Runs a test in a network namespace of its own.
 ///
-/// A test that cannot have a namespace fails: it must never work on the host's ruleset.
-pub(crate) fn enter() -> tokio::runtime::Runtime {
-    let root = effective_uid() == 0;
-    let flags = if root { libc::CLONE_NEWNET } else { libc::CLONE_NEWUSER | libc::CLONE_NEWNET };
-    // SAFETY: unshare takes flags and touches no memory of ours.
-    let r = unsafe { libc::unshare(flags) };
-    assert_eq!(r, 0, "a network namespace is needed: {}", std::io::Error::last_os_error());
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+/// A test that cannot have one fails: it must never work on the host's ruleset.
+pub(crate) fn enter(test: impl Future<Output = ()>) {
+    enter_with(|runtime| runtime.block_on(test));
 }
 
-fn effective_uid() -> u32 {
+/// The same for a test that is not one future. As root the thread moves to a new namespace; anybody else starts the
+/// test again as root of a new user namespace, for which a process must not have threads yet.
+pub(crate) fn enter_with(test: impl FnOnce(&Runtime)) {
     // SAFETY: geteuid cannot fail and touches no memory.
-    unsafe { libc::geteuid() }
+    if unsafe { libc::geteuid() } != 0 {
+        let test = std::thread::current().name().unwrap().to_owned();
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new("unshare");
+        command.arg("--map-root-user").arg(program).args(["--exact", &test, "--nocapture"]);
+        assert!(command.status().expect("unshare(1) is needed").success(), "{test} failed, see above");
+        return;
+    }
+    // SAFETY: unshare takes flags and touches no memory of ours.
+    let r = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(r, 0, "a network namespace is needed: {}", std::io::Error::last_os_error());
+    test(&tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime"));
 }
 
 /// Runs `nft` with these arguments in this namespace and gives what it printed.
