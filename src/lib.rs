@@ -1,13 +1,17 @@
 //! x
 #![forbid(unsafe_code)]
-pub mod clock;
-pub mod types;
-pub mod config;
-pub mod follow;
-pub mod filter;
-pub mod engine;
-pub mod host;
-pub mod control;
 pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod engine;
+pub mod filter;
+pub mod follow;
+pub mod host;
 pub mod log;
-pub mod kernel { pub mod layout; pub mod disjoint; pub mod desired; }
+pub mod types;
+pub mod kernel {
+    pub mod desired;
+    pub mod disjoint;
+    pub mod layout;
+}
