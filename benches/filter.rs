@@ -45,7 +45,8 @@ fn main() {
 fn run(c: &mut Criterion, name: &str, filters: &[Arc<Filter>], line: fn(&mut Dice) -> String) {
     let mut dice = Dice(7);
     let lines: Vec<String> = (0..LINES).map(|_| line(&mut dice)).collect();
-    let trust = Arc::new(Trust::new(["10.0.0.0/8", "172.16.0.0/12"].map(|n| n.parse().unwrap()).into()));
+    let trust =
+        Arc::new(Trust::new(["10.0.0.0/8", "172.16.0.0/12"].map(|n| n.parse().expect("a network")).into()));
     let jails = filters.iter().map(|f| (JailId(0), Arc::clone(f), Arc::clone(&trust)));
     let mut matcher = Matcher::new(jails.collect());
     let mut group = c.benchmark_group("filter");

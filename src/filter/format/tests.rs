@@ -218,7 +218,7 @@ proptest! {
 
     #[test]
     fn traefik_clf(claimed in prop::option::of(hostile()), user in hostile(), path in hostile(), agent in hostile(), referer in hostile(), generic in any::<bool>()) {
-        let host = claimed.as_ref().map_or(TRUE.to_owned(), |c| format!("{c}, {TRUE}"));
+        let host = claimed.as_ref().map_or_else(|| TRUE.to_owned(), |c| format!("{c}, {TRUE}"));
         let tail = if generic { "" } else { " 7 \"r@file\" \"http://10.0.0.1:80\" 3ms" };
         let line = format!(
             "{host} - {user} [{CLF}] \"GET {path} HTTP/1.1\" 404 5 {} {}{tail}", traefik(&referer), traefik(&agent)

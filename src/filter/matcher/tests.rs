@@ -23,7 +23,7 @@ fn matcher(filters: &[Arc<Filter>]) -> Matcher {
 fn hits(m: &mut Matcher, line: &str) -> Vec<String> {
     let mut out = Vec::new();
     m.line(line.as_bytes(), Timestamp::from_secs(1_735_900_000), |h| {
-        let who = h.who.offender().map_or("nobody".into(), |a| a.to_string());
+        let who = h.who.offender().map_or_else(|| "nobody".to_owned(), |a| a.to_string());
         out.push(format!("{}:{who}{}", h.jail.0, if h.at.is_none() { "@never" } else { "" }));
     });
     out.sort();
