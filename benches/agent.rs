@@ -116,7 +116,11 @@ async fn live(dir: &Path) -> Result<()> {
     let begin = Instant::now();
     out.write_all(burst.as_bytes())?;
     watch.until(MASS).await?;
-    report("10,000 bans from one burst, all in the kernel", &format!("{:.3} s", begin.elapsed().as_secs_f64()), "0.2 s");
+    report(
+        "10,000 bans from one burst, all in the kernel",
+        &format!("{:.3} s", begin.elapsed().as_secs_f64()),
+        "0.2 s",
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     report("resident memory with 10,000 bans", &megabytes(agent.resident()?), "under 30 MB");
 
@@ -125,7 +129,11 @@ async fn live(dir: &Path) -> Result<()> {
     report("stop", &format!("{:.0} ms", begin.elapsed().as_secs_f64() * 1e3), "100 ms");
     let begin = Instant::now();
     let agent = Agent::start(dir, "live.log")?;
-    report("start to answering, 10,000 bans taken over", &format!("{:.0} ms", begin.elapsed().as_secs_f64() * 1e3), "200 ms");
+    report(
+        "start to answering, 10,000 bans taken over",
+        &format!("{:.0} ms", begin.elapsed().as_secs_f64() * 1e3),
+        "200 ms",
+    );
     agent.stop()
 }
 
@@ -149,7 +157,15 @@ fn harmless(lines: u64) -> String {
             0 => (404, format!("24.{}.{}.1", n / 10 >> 8 & 255, n / 10 & 255)),
             _ => (200, format!("80.1.{}.9", numbers.below(250))),
         };
-        corpus::line(&mut text, &stamp, status, "/a/page", &client, "Mozilla/5.0 (X11; Linux x86_64)", numbers.below(9999));
+        corpus::line(
+            &mut text,
+            &stamp,
+            status,
+            "/a/page",
+            &client,
+            "Mozilla/5.0 (X11; Linux x86_64)",
+            numbers.below(9999),
+        );
     }
     text
 }

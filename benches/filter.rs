@@ -45,7 +45,8 @@ fn main() {
 fn run(c: &mut Criterion, name: &str, filters: &[Arc<Filter>], line: fn(&mut Dice) -> String) {
     let mut dice = Dice(7);
     let lines: Vec<String> = (0..LINES).map(|_| line(&mut dice)).collect();
-    let trust = Arc::new(Trust::new(["10.0.0.0/8", "172.16.0.0/12"].map(|n| n.parse().unwrap()).into()));
+    let trust =
+        Arc::new(Trust::new(["10.0.0.0/8", "172.16.0.0/12"].map(|n| n.parse().expect("a network")).into()));
     let jails = filters.iter().map(|f| (JailId(0), Arc::clone(f), Arc::clone(&trust)));
     let mut matcher = Matcher::new(jails.collect());
     let mut group = c.benchmark_group("filter");
@@ -60,8 +61,12 @@ fn run(c: &mut Criterion, name: &str, filters: &[Arc<Filter>], line: fn(&mut Dic
         });
     });
     group.finish();
+    // A format that judges nothing would be the fastest. (Nothing was judged if the bench was not asked for.)
     let counts = matcher.counts();
-    assert!(counts.matched * 20 > counts.lines && counts.matched * 5 < counts.lines, "{name}: {counts:?}");
+    assert!(
+        counts.lines == 0 || counts.matched * 20 > counts.lines && counts.matched * 5 < counts.lines,
+        "{name}: {counts:?}"
+    );
 }
 
 fn shipped(name: &str) -> Arc<Filter> {
@@ -71,9 +76,13 @@ fn shipped(name: &str) -> Arc<Filter> {
 }
 
 fn regexes(n: usize) -> Arc<Filter> {
-    let mut failregex: Vec<String> =
-        (1..n).map(|n| format!(r"app{n}\[\d+\]: login failure for <F-USER>\S+</F-USER> from <HOST>$")).collect();
-    failregex.push(r"sshd\[\d+\]: Failed password for (?:invalid user )?<F-USER>.*</F-USER> from <HOST> port \d+ ssh2$".into());
+    let mut failregex: Vec<String> = (1..n)
+        .map(|n| format!(r"app{n}\[\d+\]: login failure for <F-USER>\S+</F-USER> from <HOST>$"))
+        .collect();
+    failregex.push(
+        r"sshd\[\d+\]: Failed password for (?:invalid user )?<F-USER>.*</F-USER> from <HOST> port \d+ ssh2$"
+            .into(),
+    );
     let definition = Definition { failregex, ..Definition::default() };
     Arc::new(Filter::compile("regex", &definition, &TimeZone::UTC).expect("compiles"))
 }
@@ -81,13 +90,21 @@ fn regexes(n: usize) -> Arc<Filter> {
 fn npm(d: &mut Dice) -> String {
     let (status, path, ip, clock) = (d.status(), d.path(), d.ip(), d.clock());
     let length = d.below(60_000);
-    format!("[02/Jan/2025:{clock} +0000] - {status} {status} - GET https cloud.example.org \"{path}\" [Client {ip}] [Length {length}] [Gzip -] [Sent-to ct-nextcloud] \"{UA}\" \"https://cloud.example.org/\"")
+    format!(
+        "[02/Jan/2025:{clock} +0000] - {status} {status} - GET https cloud.example.org \"{path}\" [Client {ip}] [Length {length}] [Gzip -] [Sent-to ct-nextcloud] \"{UA}\" \"https://cloud.example.org/\""
+    )
 }
 
 fn npm_error(d: &mut Dice) -> String {
     let (path, ip, clock, n) = (d.path(), d.ip(), d.clock(), d.below(99_999));
-    let message = if d.below(10) == 0 { "access forbidden by rule".to_owned() } else { format!("a client request body is buffered to a temporary file /tmp/nginx/body/{n:010}") };
-    format!("2025/01/02 {clock} [error] 254#254: *{n} {message}, client: {ip}, server: cloud.example.org, request: \"GET {path} HTTP/2.0\", host: \"cloud.example.org\"")
+    let message = if d.below(10) == 0 {
+        "access forbidden by rule".to_owned()
+    } else {
+        format!("a client request body is buffered to a temporary file /tmp/nginx/body/{n:010}")
+    };
+    format!(
+        "2025/01/02 {clock} [error] 254#254: *{n} {message}, client: {ip}, server: cloud.example.org, request: \"GET {path} HTTP/2.0\", host: \"cloud.example.org\""
+    )
 }
 
 fn combined(d: &mut Dice) -> String {
@@ -97,20 +114,28 @@ fn combined(d: &mut Dice) -> String {
 
 fn traefik_json(d: &mut Dice) -> String {
     let (status, path, ip, clock, n) = (d.status(), d.path(), d.ip(), d.clock(), d.below(99_999));
-    format!("{{\"ClientAddr\":\"{ip}:{n}\",\"ClientHost\":\"{ip}\",\"ClientPort\":\"{n}\",\"ClientUsername\":\"-\",\"DownstreamContentSize\":{n},\"DownstreamStatus\":{status},\"Duration\":{n},\"OriginContentSize\":{n},\"OriginDuration\":{n},\"OriginStatus\":{status},\"Overhead\":5000,\"RequestAddr\":\"cloud.example.org\",\"RequestContentSize\":0,\"RequestCount\":{n},\"RequestHost\":\"cloud.example.org\",\"RequestMethod\":\"GET\",\"RequestPath\":\"{path}\",\"RequestPort\":\"-\",\"RequestProtocol\":\"HTTP/2.0\",\"RequestScheme\":\"https\",\"RetryAttempts\":0,\"RouterName\":\"cloud@docker\",\"ServiceAddr\":\"172.18.0.7:80\",\"ServiceName\":\"cloud@docker\",\"ServiceURL\":\"http://172.18.0.7:80\",\"StartLocal\":\"2025-01-02T{clock}Z\",\"StartUTC\":\"2025-01-02T{clock}Z\",\"TLSCipher\":\"TLS_AES_128_GCM_SHA256\",\"TLSVersion\":\"1.3\",\"entryPointName\":\"websecure\",\"level\":\"info\",\"msg\":\"\",\"request_User-Agent\":\"{UA}\",\"time\":\"2025-01-02T{clock}Z\"}}")
+    format!(
+        "{{\"ClientAddr\":\"{ip}:{n}\",\"ClientHost\":\"{ip}\",\"ClientPort\":\"{n}\",\"ClientUsername\":\"-\",\"DownstreamContentSize\":{n},\"DownstreamStatus\":{status},\"Duration\":{n},\"OriginContentSize\":{n},\"OriginDuration\":{n},\"OriginStatus\":{status},\"Overhead\":5000,\"RequestAddr\":\"cloud.example.org\",\"RequestContentSize\":0,\"RequestCount\":{n},\"RequestHost\":\"cloud.example.org\",\"RequestMethod\":\"GET\",\"RequestPath\":\"{path}\",\"RequestPort\":\"-\",\"RequestProtocol\":\"HTTP/2.0\",\"RequestScheme\":\"https\",\"RetryAttempts\":0,\"RouterName\":\"cloud@docker\",\"ServiceAddr\":\"172.18.0.7:80\",\"ServiceName\":\"cloud@docker\",\"ServiceURL\":\"http://172.18.0.7:80\",\"StartLocal\":\"2025-01-02T{clock}Z\",\"StartUTC\":\"2025-01-02T{clock}Z\",\"TLSCipher\":\"TLS_AES_128_GCM_SHA256\",\"TLSVersion\":\"1.3\",\"entryPointName\":\"websecure\",\"level\":\"info\",\"msg\":\"\",\"request_User-Agent\":\"{UA}\",\"time\":\"2025-01-02T{clock}Z\"}}"
+    )
 }
 
 fn traefik_clf(d: &mut Dice) -> String {
     let (status, path, ip, clock, n) = (d.status(), d.path(), d.ip(), d.clock(), d.below(99_999));
-    format!("{ip} - - [02/Jan/2025:{clock} +0000] \"GET {path} HTTP/2.0\" {status} {n} \"-\" \"{UA}\" {n} \"cloud@docker\" \"http://172.18.0.7:80\" 12ms")
+    format!(
+        "{ip} - - [02/Jan/2025:{clock} +0000] \"GET {path} HTTP/2.0\" {status} {n} \"-\" \"{UA}\" {n} \"cloud@docker\" \"http://172.18.0.7:80\" 12ms"
+    )
 }
 
 fn sshd(d: &mut Dice) -> String {
     let (ip, clock, n) = (d.ip(), d.clock(), d.below(60_000));
     match d.below(10) {
         0 => format!("Jan  2 {clock} web1 sshd[{n}]: Failed password for root from {ip} port {n} ssh2"),
-        1..4 => format!("Jan  2 {clock} web1 sshd[{n}]: Accepted publickey for alice from {ip} port {n} ssh2: ED25519 SHA256:7YzX0p1m3o8cQk2uJ9bTnV5dRf4sLhWgEaKiPqMxN6A"),
-        _ => format!("Jan  2 {clock} web1 CRON[{n}]: pam_unix(cron:session): session opened for user root(uid=0) by (uid=0)"),
+        1..4 => format!(
+            "Jan  2 {clock} web1 sshd[{n}]: Accepted publickey for alice from {ip} port {n} ssh2: ED25519 SHA256:7YzX0p1m3o8cQk2uJ9bTnV5dRf4sLhWgEaKiPqMxN6A"
+        ),
+        _ => format!(
+            "Jan  2 {clock} web1 CRON[{n}]: pam_unix(cron:session): session opened for user root(uid=0) by (uid=0)"
+        ),
     }
 }
 
@@ -133,12 +158,24 @@ impl Dice {
     }
 
     fn path(&mut self) -> &'static str {
-        ["/wp-login.php", "/.env", "/api/v1/status", "/photos/timeline?from=2024-11-01&to=2024-12-01", "/actuator/health", "/login", "/"][self.below(7) as usize]
+        [
+            "/wp-login.php",
+            "/.env",
+            "/api/v1/status",
+            "/photos/timeline?from=2024-11-01&to=2024-12-01",
+            "/actuator/health",
+            "/login",
+            "/",
+        ][self.below(7) as usize]
     }
 
     fn ip(&mut self) -> String {
         let n = self.below(1 << 32);
-        if n.is_multiple_of(5) { format!("2001:db8:{:x}::{:x}", n & 0xffff, n >> 20) } else { format!("203.{}.{}.{}", n & 255, n >> 8 & 255, n >> 16 & 255) }
+        if n.is_multiple_of(5) {
+            format!("2001:db8:{:x}::{:x}", n & 0xffff, n >> 20)
+        } else {
+            format!("203.{}.{}.{}", n & 255, n >> 8 & 255, n >> 16 & 255)
+        }
     }
 
     fn clock(&mut self) -> String {

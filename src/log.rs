@@ -10,7 +10,8 @@ use crate::config::{Log, LogFormat};
 pub fn init(log: &Log) {
     // RUST_LOG, where it is set, is for whoever hunts a fault.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(log.level.word()));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let begun = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
         // The journal has the time already.

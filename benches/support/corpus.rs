@@ -18,8 +18,10 @@ const AGENTS: [&str; 4] = [
     "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0",
     "okhttp/4.12.0",
 ];
-const PAGES: [&str; 4] = ["/", "/api/v1/status", "/photos/timeline?from=2024-11-01&to=2024-12-01", "/assets/app.4c1f.js"];
-const PROBES: [&str; 4] = ["/wp-login.php", "/.env", "/vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php", "/owa/auth/logon.aspx"];
+const PAGES: [&str; 4] =
+    ["/", "/api/v1/status", "/photos/timeline?from=2024-11-01&to=2024-12-01", "/assets/app.4c1f.js"];
+const PROBES: [&str; 4] =
+    ["/wp-login.php", "/.env", "/vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php", "/owa/auth/logon.aspx"];
 
 /// A generator of numbers that repeats itself from the same seed (splitmix64).
 pub(crate) struct Numbers(pub(crate) u64);
@@ -53,7 +55,15 @@ pub(crate) fn attacker(n: u64) -> String {
 }
 
 /// One line of an NPM proxy host's access log for a second given as its stamp.
-pub(crate) fn line(out: &mut String, stamp: &str, status: u16, path: &str, client: &str, agent: &str, length: u64) {
+pub(crate) fn line(
+    out: &mut String,
+    stamp: &str,
+    status: u16,
+    path: &str,
+    client: &str,
+    agent: &str,
+    length: u64,
+) {
     let method = if length.is_multiple_of(10) { "POST" } else { "GET" };
     let written = writeln!(
         out,

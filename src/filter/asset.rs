@@ -4,11 +4,10 @@
 ///
 /// The query does not count, so `/.env?.js` is not one. Nor is a path whose last part has no name (`/wp-login.php/.css`), that leads
 /// through something hidden or executable (`/.git/x.txt`, `/index.php/x.css`; `/.well-known/` is allowed), whose name hides another
-/// kind (`/wp-config.php.txt`), or that hides a separator (`%2f`, `;`, a backslash).
+/// kind (`/wp-config.php.txt`), or that hides a separator (`%2f`, `;`, a backslash) or has quotes and brackets in it.
 pub(crate) fn is_static(uri: &[u8]) -> bool {
     let path = &uri[..uri.iter().position(|b| matches!(b, b'?' | b'#')).unwrap_or(uri.len())];
-    if path.first() != Some(&b'/') || path.iter().any(|b| matches!(b, b';' | b'\\' | 0..=b' ')) || hides(path)
-    {
+    if path.first() != Some(&b'/') || path.iter().any(|b| SUSPECT.contains(b) || *b <= b' ') || hides(path) {
         return false;
     }
     let mut segments = path[1..].rsplit(|&b| b == b'/');
@@ -20,6 +19,9 @@ pub(crate) fn is_static(uri: &[u8]) -> bool {
         && !name.split(|&b| b == b'.').skip(1).any(is_probed)
         && segments.all(|s| s == b".well-known" || !leads_astray(s))
 }
+
+/// Nobody names a file with these; those who inject something do.
+const SUSPECT: &[u8] = b";\\\"'<>{}|$*`";
 
 const STATIC: [&[u8]; 21] = [
     b"png",
@@ -135,6 +137,9 @@ mod tests {
             "/%252egit/x.txt",
             "/x.exe",
             "/x.html",
+            "/\",\"x\":\".png",
+            "/$x.js",
+            "/<x>.js",
         ] {
             assert!(!is_static(uri.as_bytes()), "{uri}");
         }

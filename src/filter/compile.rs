@@ -252,8 +252,9 @@ impl Compiler<'_> {
     }
 
     fn zone(&self, text: &str) -> Result<TimeZone, CompileError> {
-        timestamp::zone(text)
-            .ok_or_else(|| self.error("timezone", Some(text), "is neither an IANA name, nor UTC, nor like +01:00"))
+        timestamp::zone(text).ok_or_else(|| {
+            self.error("timezone", Some(text), "is neither an IANA name, nor UTC, nor like +01:00")
+        })
     }
 }
 

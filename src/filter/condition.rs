@@ -131,7 +131,7 @@ impl Test {
                         key: key.to_owned(),
                         pattern: text.clone(),
                         reason: e.to_string(),
-                    })?)
+                    })?);
                 }
             }
         }

@@ -25,7 +25,12 @@ pub type NameOf<'a> = &'a dyn Fn(JailId) -> Option<String>;
 /// The elements that `bans` amount to at `now`. Where several jails ban the same offender, the latest end counts; bans
 /// that are over count for nothing.
 #[must_use]
-pub fn desired<'a>(layout: &Layout, bans: impl Iterator<Item = &'a Ban>, name: NameOf<'_>, now: Timestamp) -> Desired {
+pub fn desired<'a>(
+    layout: &Layout,
+    bans: impl Iterator<Item = &'a Ban>,
+    name: NameOf<'_>,
+    now: Timestamp,
+) -> Desired {
     let mut elements: HashMap<(SetId, IpNet), &Ban> = HashMap::new();
     for ban in bans.filter(|ban| is_current(ban, now)) {
         let Some(set) = layout.place(ban.jail, ban.offender) else { continue };
@@ -62,7 +67,11 @@ pub fn desired<'a>(layout: &Layout, bans: impl Iterator<Item = &'a Ban>, name: N
 
 /// The element for bans of one and the same offender, and how many there are; `None` when none is current.
 #[must_use]
-pub fn want<'a>(bans: impl Iterator<Item = &'a Ban>, name: NameOf<'_>, now: Timestamp) -> Option<(Want, usize)> {
+pub fn want<'a>(
+    bans: impl Iterator<Item = &'a Ban>,
+    name: NameOf<'_>,
+    now: Timestamp,
+) -> Option<(Want, usize)> {
     let mut count = 0;
     let mut longest: Option<&Ban> = None;
     for ban in bans.filter(|ban| is_current(ban, now)) {
@@ -126,7 +135,8 @@ mod tests {
         let mut lines: Vec<String> = wants
             .iter()
             .map(|((set, net), want)| {
-                let end = want.end.map_or_else(|| "never".to_owned(), |end| (end.as_millis() / 1000).to_string());
+                let end =
+                    want.end.map_or_else(|| "never".to_owned(), |end| (end.as_millis() / 1000).to_string());
                 format!("{} {net} until {end} \"{}\"", layout.name(*set), want.comment)
             })
             .collect();

@@ -125,17 +125,14 @@ mod tests {
         let got = disjoint(vec![(net("10.0.0.0/30"), at(30)), (net("10.0.0.1/32"), None)]);
         assert_eq!(
             got,
-            [
-                (net("10.0.0.0/32"), at(30)),
-                (net("10.0.0.1/32"), None),
-                (net("10.0.0.2/31"), at(30)),
-            ]
+            [(net("10.0.0.0/32"), at(30)), (net("10.0.0.1/32"), None), (net("10.0.0.2/31"), at(30)),]
         );
     }
 
     #[test]
     fn the_whole_address_space_can_be_split() {
-        let got = disjoint(vec![(net("::/0"), at(1)), (net("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"), at(2))]);
+        let got =
+            disjoint(vec![(net("::/0"), at(1)), (net("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"), at(2))]);
         assert_eq!(got.len(), 129);
     }
 

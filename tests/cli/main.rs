@@ -99,7 +99,8 @@ fn replay_never_bans_whom_the_allowlist_names() {
 #[test]
 fn test_says_what_became_of_each_line() {
     let place = Place::new();
-    place.write("a.log", &[npm(0, "203.0.113.7", 404), npm(1, "203.0.113.8", 200), "x\n".to_owned()].concat());
+    place
+        .write("a.log", &[npm(0, "203.0.113.7", 404), npm(1, "203.0.113.8", 200), "x\n".to_owned()].concat());
     assert_eq!(place.said(&["test", "npm-404", "a.log"]), "3 lines: 1 matched, 0 ignored, 2 missed\n");
     let json = place.said(&["test", "npm-404", "a.log", "--json"]);
     let lines: Vec<serde_json::Value> = json.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -188,7 +189,9 @@ fn the_ruleset_is_printed_as_nft_would() {
     let place = Place::new();
     assert_eq!(place.said(&["check", "--print-ruleset"]), include_str!("../golden/one-jail.nft"));
     let config = fs::read_to_string(place.dir().join("config.yaml")).unwrap();
-    let two = format!("{config}  ssh:\n    filter: sshd\n    logpath: /var/log/auth.log\n    ports: [ssh, 2222]\n    ipv6_prefix: 56\n");
+    let two = format!(
+        "{config}  ssh:\n    filter: sshd\n    logpath: /var/log/auth.log\n    ports: [ssh, 2222]\n    ipv6_prefix: 56\n"
+    );
     place.write("config.yaml", &two);
     assert_eq!(place.said(&["check", "--print-ruleset"]), include_str!("../golden/ports.nft"));
 }

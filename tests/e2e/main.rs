@@ -90,7 +90,15 @@ fn a_user_agent_that_imitates_a_log_line_bans_nobody_else() {
     for _ in 0..10 {
         // The path is found, so the visit itself is no offense.
         let out = std::process::Command::new("ip")
-            .args(["netns", "exec", &format!("stockade-c{}", std::process::id()), "curl", "-s", "-o", "/dev/null"])
+            .args([
+                "netns",
+                "exec",
+                &format!("stockade-c{}", std::process::id()),
+                "curl",
+                "-s",
+                "-o",
+                "/dev/null",
+            ])
             .args(["--interface", OFFENDER4, "-A", &forged, &format!("http://{}/", world::SERVER4)])
             .output()
             .unwrap();
@@ -155,7 +163,15 @@ fn a_flush_by_somebody_else_is_repaired() {
     let mut world = World::new();
     nginx::start(&mut world);
     world.start_agent(NPM_JAIL);
-    let out = world.stockade(&["ban", "npm", OFFENDER4, "2001:db8:0:66::/64", "198.51.100.0/24", "--for", "permanent"]);
+    let out = world.stockade(&[
+        "ban",
+        "npm",
+        OFFENDER4,
+        "2001:db8:0:66::/64",
+        "198.51.100.0/24",
+        "--for",
+        "permanent",
+    ]);
     assert!(out.status.success(), "{}", text(&out));
     assert_eq!(world.visit(OFFENDER4, "/"), None);
     let before = world.table();
@@ -205,7 +221,8 @@ fn a_stop_leaves_bans_in_place_and_a_start_takes_them_over() {
     world.write("config.yaml", &config.replace("from: start", "from: end"));
     world.run_agent();
     assert_eq!(world.visit(OFFENDER4, "/"), None);
-    let bans: serde_json::Value = serde_json::from_slice(&world.stockade(&["bans", "--json"]).stdout).unwrap();
+    let bans: serde_json::Value =
+        serde_json::from_slice(&world.stockade(&["bans", "--json"]).stdout).unwrap();
     assert_eq!(bans[0]["offender"], OFFENDER4, "{bans}");
     assert_eq!(bans[0]["jail"], "npm");
     assert_eq!(bans[0]["offenses"], 5);
@@ -247,7 +264,8 @@ fn a_reload_with_a_mistake_keeps_the_old_configuration() {
     assert_eq!(visits_until_blocked(&world, OFFENDER4), 5);
 
     // A good one that frees the offender.
-    world.write("config.yaml", &config.replace("[loopback, self]", &format!("[loopback, self, {OFFENDER4}]")));
+    world
+        .write("config.yaml", &config.replace("[loopback, self]", &format!("[loopback, self, {OFFENDER4}]")));
     let out = world.stockade(&["reload"]);
     assert!(out.status.success(), "{}", text(&out));
     assert!(eventually(SOON, || world.visit(OFFENDER4, "/") == Some(200)), "{}", world.table());
@@ -274,10 +292,11 @@ fn the_kernel_lists_what_check_prints() {
 fn status_tells_at_a_glance() {
     let mut world = World::new();
     nginx::start(&mut world);
-    world.start_agent(&NPM_JAIL.replace("    from:", "      - DIR/not-yet.log\n    from:").replace(
-        "logpath: DIR/proxy-host-*_access.log",
-        "logpath:\n      - DIR/proxy-host-*_access.log",
-    ));
+    world.start_agent(
+        &NPM_JAIL
+            .replace("    from:", "      - DIR/not-yet.log\n    from:")
+            .replace("logpath: DIR/proxy-host-*_access.log", "logpath:\n      - DIR/proxy-host-*_access.log"),
+    );
     visits_until_blocked(&world, OFFENDER4);
     let mut status = serde_json::Value::Null;
     let told = eventually(SOON, || {
@@ -310,8 +329,12 @@ fn what_may_not_be_banned_is_refused_unless_forced() {
     assert!(!world.table().contains("elements"), "{}", world.table());
     let forced = world.stockade(&["ban", "npm", "198.51.100.0/24", "--reason", "a \"test\"", "--for", "2h"]);
     assert!(forced.status.success(), "{}", text(&forced));
-    let bans: serde_json::Value = serde_json::from_slice(&world.stockade(&["bans", "--json"]).stdout).unwrap();
-    assert_eq!((&bans[0]["offender"], &bans[0]["evidence"]), (&"198.51.100.0/24".into(), &"a \"test\"".into()));
+    let bans: serde_json::Value =
+        serde_json::from_slice(&world.stockade(&["bans", "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&bans[0]["offender"], &bans[0]["evidence"]),
+        (&"198.51.100.0/24".into(), &"a \"test\"".into())
+    );
     for (args, code) in [
         (vec!["ban", "npm", "nowhere"], 2),
         (vec!["ban", "none", OFFENDER4], 2),

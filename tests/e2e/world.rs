@@ -28,7 +28,10 @@ pub(crate) struct World {
 impl World {
     /// Makes the namespaces. Fails loudly where that is not possible: these tests are never skipped.
     pub(crate) fn new() -> Self {
-        assert!(nix::unistd::geteuid().is_root(), "the end-to-end tests make network namespaces: run tests/run as root");
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "the end-to-end tests make network namespaces: run tests/run as root"
+        );
         let id = std::process::id();
         let world = Self {
             server: format!("stockade-s{id}"),
@@ -133,7 +136,11 @@ impl World {
     /// Starts the agent with the configuration that is there.
     pub(crate) fn run_agent(&mut self) {
         let config = self.dir().join("config.yaml");
-        self.start(env!("CARGO_BIN_EXE_stockade"), &["run", "--config", config.to_str().unwrap()], "agent.log");
+        self.start(
+            env!("CARGO_BIN_EXE_stockade"),
+            &["run", "--config", config.to_str().unwrap()],
+            "agent.log",
+        );
         let answered = eventually(Duration::from_secs(10), || self.stockade(&["ping"]).status.success());
         assert!(answered, "the agent does not answer:\n{}", self.agent_log());
     }
@@ -153,7 +160,10 @@ impl Drop for World {
         for child in &mut self.children {
             // SIGTERM, so that nginx takes its workers along.
             if let Ok(pid) = i32::try_from(child.id()) {
-                let _gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+                let _gone = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGTERM,
+                );
             }
             drop(child.wait());
         }

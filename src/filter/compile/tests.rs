@@ -19,7 +19,8 @@ fn outcome(yaml: &str, line: &str) -> (Outcome, Option<String>) {
 fn shipped_filters_compile_without_warnings() {
     for name in builtin::names() {
         let text = builtin::text(name).unwrap();
-        let definition = crate::config::filter::definition(text, name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let definition =
+            crate::config::filter::definition(text, name).unwrap_or_else(|e| panic!("{name}: {e}"));
         let filter = Filter::compile(name, &definition, &TimeZone::UTC).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(filter.warnings(), &[] as &[String], "{name}");
         assert_eq!(filter.name(), name);
@@ -31,8 +32,14 @@ fn shipped_filters_compile_without_warnings() {
 #[test]
 fn errors_name_the_filter_the_key_and_the_reason() {
     for (yaml, expected) in [
-        ("{format: npn, match: {status: 404}}", "filter `mine`, key `format`, pattern `npn`: is not known; there are npm,"),
-        ("{format: npm, match: {statuss: 404}}", "key `match`: `statuss` is no field of npm, which have: time, peer,"),
+        (
+            "{format: npn, match: {status: 404}}",
+            "filter `mine`, key `format`, pattern `npn`: is not known; there are npm,",
+        ),
+        (
+            "{format: npm, match: {statuss: 404}}",
+            "key `match`: `statuss` is no field of npm, which have: time, peer,",
+        ),
         ("{format: npm, match: {.status: 404}}", "`.status` is no field of npm"),
         ("{format: sshd, match: {static: yes}}", "`static` is no field of sshd"),
         ("{format: npm, match: {uri: '(?=x)'}}", "`uri`: `(?=x)` is no regular expression"),
@@ -42,15 +49,23 @@ fn errors_name_the_filter_the_key_and_the_reason() {
         ("{format: json, peer: .a, match: {'.\"x': 404}}", "is not a path"),
         ("{failregex: 'from <HOST>', format: npm, match: {status: 404}}", "either `format` or `failregex`"),
         ("{failregex: 'from me'}", "pattern `from me`: it has no group for the address"),
-        ("{failregex: 'from <HOST>', ignoreregex: '(?!x)'}", "key `ignoreregex`, pattern `(?!x)`: the look-ahead `(?!` is not supported by the linear-time engine"),
+        (
+            "{failregex: 'from <HOST>', ignoreregex: '(?!x)'}",
+            "key `ignoreregex`, pattern `(?!x)`: the look-ahead `(?!` is not supported by the linear-time engine",
+        ),
         ("{format: npm, match: {status: 404}, ignoreregex: x}", "belongs to `failregex`"),
     ] {
         let said = compile(yaml).expect_err(yaml).to_string();
         assert!(said.contains(expected), "{yaml}: {said}");
     }
-    let said = Filter::compile("mine", &Definition::default(), &TimeZone::UTC).expect_err("empty").to_string();
+    let said =
+        Filter::compile("mine", &Definition::default(), &TimeZone::UTC).expect_err("empty").to_string();
     assert!(said.contains("needs `format` and `match`, or `failregex`"), "{said}");
-    let definition = Definition { timezone: Some("Mars/Olympus".into()), failregex: vec!["<HOST>".into()], ..Definition::default() };
+    let definition = Definition {
+        timezone: Some("Mars/Olympus".into()),
+        failregex: vec!["<HOST>".into()],
+        ..Definition::default()
+    };
     assert_eq!(Filter::compile("mine", &definition, &TimeZone::UTC).expect_err("no zone").key, "timezone");
 }
 
@@ -58,7 +73,9 @@ fn errors_name_the_filter_the_key_and_the_reason() {
 fn json_filters_find_what_their_paths_name() {
     let yaml = "{format: json, time: .ts, peer: .remote.ip, forwarded: .xff, match: {.status: [401, 403], .path: '^/login'}, ignore: {.user: '-'}}";
     let line = |status: &str, path: &str, user: &str| {
-        format!(r#"{{"ts":1735858014.5,"remote":{{"ip":"203.0.113.7:80"}},"status":{status},"path":"{path}","user":{user}}}"#)
+        format!(
+            r#"{{"ts":1735858014.5,"remote":{{"ip":"203.0.113.7:80"}},"status":{status},"path":"{path}","user":{user}}}"#
+        )
     };
     let offender = Some("203.0.113.7".to_owned());
     assert_eq!(outcome(yaml, &line("401", "/login", "\"bob\"")), (Outcome::Matched, offender.clone()));
@@ -75,9 +92,15 @@ fn json_filters_find_what_their_paths_name() {
 
 #[test]
 fn zones_are_taken_as_names_and_offsets() {
-    for (zone, expected) in [("UTC", "22:46:54"), ("+01:00", "21:46:54"), ("'-03:30'", "2025-01-03T02:16:54"), ("Europe/Berlin", "21:46:54")] {
+    for (zone, expected) in [
+        ("UTC", "22:46:54"),
+        ("+01:00", "21:46:54"),
+        ("'-03:30'", "2025-01-03T02:16:54"),
+        ("Europe/Berlin", "21:46:54"),
+    ] {
         let filter = compile(&format!("{{failregex: 'from <HOST>', timezone: {zone}}}")).unwrap();
-        let seen = filter.examine(b"2025/01/02 22:46:54 from 1.2.3.4", Timestamp::default(), &Trust::default());
+        let seen =
+            filter.examine(b"2025/01/02 22:46:54 from 1.2.3.4", Timestamp::default(), &Trust::default());
         let at = seen.at.unwrap().to_string();
         assert!(at.contains(expected), "{zone}: {at}");
     }

@@ -44,7 +44,7 @@ fn fields<'a>(line: &'a [u8], interest: &Statuses) -> Option<Parsed<'a>> {
     if !is_clf_stamp(time) {
         return None;
     }
-    let (vhost, peer, user) = who(head)?;
+    let who = who(head)?;
     if !interest.contains(digits) {
         return Some(Parsed::Skip);
     }
@@ -55,10 +55,10 @@ fn fields<'a>(line: &'a [u8], interest: &Statuses) -> Option<Parsed<'a>> {
     let mut fields = Fields::default();
     fields.set(Field::Time, time);
     fields.set(Field::Status, status);
-    fields.set(Field::Peer, peer);
-    fields.set(Field::User, user);
+    fields.set(Field::Peer, who.peer);
+    fields.set(Field::User, who.user);
     fields.set(Field::Length, length);
-    if let Some(vhost) = vhost {
+    if let Some(vhost) = who.vhost {
         fields.set(Field::Host, vhost);
     }
     set_request(&mut fields, request);
@@ -71,21 +71,25 @@ fn fields<'a>(line: &'a [u8], interest: &Statuses) -> Option<Parsed<'a>> {
     Some(Parsed::Fields(fields))
 }
 
-/// `ADDR - USER` or `VHOST:PORT ADDR - USER`: virtual host, address and user.
+/// The beginning of a line.
+struct Who<'a> {
+    vhost: Option<&'a [u8]>,
+    peer: &'a [u8],
+    user: &'a [u8],
+}
+
+/// `ADDR - USER` or `VHOST:PORT ADDR - USER`
 ///
 /// The identity behind the address must be `-`: what identd would tell there is a client's word too. An address in the second place
 /// is believed only behind something that cannot be the address itself.
-fn who(head: &[u8]) -> Option<(Option<&[u8]>, &[u8], &[u8])> {
+fn who(head: &[u8]) -> Option<Who<'_>> {
     let (first, rest) = cut(head, b' ')?;
     if let Some(user) = rest.strip_prefix(b"- ") {
-        return Some((None, first, user));
+        return Some(Who { vhost: None, peer: first, user });
     }
     let (name, port) = super::cut_last(first, b':')?;
     let (peer, rest) = cut(rest, b' ')?;
     let user = rest.strip_prefix(b"- ")?;
-    (!name.is_empty() && super::is_number(port) && client::address(peer).is_some()).then_some((
-        Some(name),
-        peer,
-        user,
-    ))
+    let is_vhost = !name.is_empty() && super::is_number(port) && client::address(peer).is_some();
+    is_vhost.then_some(Who { vhost: Some(name), peer, user })
 }

@@ -82,10 +82,7 @@ impl Paths {
         candidates: u32,
         found: &mut Found<'a>,
     ) -> Option<()> {
-        let text = match value {
-            Value::Object(text) | Value::Array(text) => text,
-            _ => return Some(()),
-        };
+        let (Value::Object(text) | Value::Array(text)) = value else { return Some(()) };
         let mut members = Members::of(text)?;
         let mut index = 0usize;
         while let Some((key, value)) = members.next().ok()? {

@@ -32,6 +32,10 @@ pub(crate) enum Format {
 
 /// What a parser makes of a line.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxed, the fields would be allocated for every line of interest"
+)]
 pub(crate) enum Parsed<'a> {
     /// The line is not of this format.
     Mismatch,

@@ -40,7 +40,7 @@ pub(super) fn parse<'a>(line: &'a [u8], memory: &mut Memory) -> Parsed<'a> {
     let doubtful = memory.doubtful > 0;
     memory.doubtful = memory.doubtful.saturating_sub(line.len() + 1);
     let Some((mut fields, text)) = head(line) else { return Parsed::Mismatch };
-    let end = find(text, b", client: ");
+    let end = comma(text, b", client: ");
     let message = &text[..end.unwrap_or(text.len())];
     fields.set(Field::Message, message);
     if !is_certain(message) {
@@ -50,14 +50,21 @@ pub(super) fn parse<'a>(line: &'a [u8], memory: &mut Memory) -> Parsed<'a> {
     if let Some(end) = end {
         let rest = &text[end + b", client: ".len()..];
         // Without a server behind it the address may have been cut.
-        if let Some(server) = find(rest, b", server: ") {
-            if !doubtful && !rest[..server].contains(&b',') {
-                fields.set(Field::Peer, &rest[..server]);
+        if let Some(end) = memchr::memchr(b',', rest)
+            && let Some(rest_of_line) = rest[end..].strip_prefix(b", server: ")
+        {
+            if !doubtful {
+                fields.set(Field::Peer, &rest[..end]);
             }
-            trailer(&mut fields, &rest[server + b", server: ".len()..]);
+            trailer(&mut fields, rest_of_line);
         }
     }
     Parsed::Fields(fields)
+}
+
+/// Where `mark`, which begins with a comma, first stands. Commas are rare in this log, and a search by needle is dear to set up.
+fn comma(text: &[u8], mark: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b',', text).find(|&at| text[at..].starts_with(mark))
 }
 
 /// `STAMP [LEVEL] PID#TID: *CONNECTION `, and the text behind it.
@@ -110,30 +117,37 @@ fn is_certain(message: &[u8]) -> bool {
 /// `NAME, request: "R", upstream: "U", host: "H", referrer: "X"`. The values are the client's and raw: good to describe a line by,
 /// never to attribute it.
 fn trailer<'a>(fields: &mut Fields<'a>, text: &'a [u8]) {
-    const PARTS: [(&[u8], Option<Field>); 5] = [
-        (b", request: \"", None),
-        (b", subrequest: \"", None),
-        (b", upstream: \"", Some(Field::Upstream)),
-        (b", host: \"", Some(Field::Host)),
-        (b", referrer: \"", Some(Field::Referer)),
+    const PARTS: [(&[u8], Part); 5] = [
+        (b", request: \"", Part::Request),
+        (b", subrequest: \"", Part::Other),
+        (b", upstream: \"", Part::Value(Field::Upstream)),
+        (b", host: \"", Part::Value(Field::Host)),
+        (b", referrer: \"", Part::Value(Field::Referer)),
     ];
-    let mut name = Some(Field::Server);
-    let mut value = text;
-    for (mark, field) in PARTS {
-        if let Some(at) = find(value, mark) {
-            keep(fields, name, &value[..at], mark == PARTS[0].0);
-            (name, value) = (field, &value[at + mark.len()..]);
-            if mark == PARTS[0].0 {
-                let end = PARTS[1..].iter().filter_map(|p| find(value, p.0)).min().unwrap_or(value.len());
-                super::set_request(fields, value[..end].strip_suffix(b"\"").unwrap_or(&value[..end]));
-            }
+    let (mut part, mut from, mut next) = (Part::Value(Field::Server), 0, 0);
+    for comma in memchr::memchr_iter(b',', text) {
+        let rest = &text[comma..];
+        // Each part stands at most once, and in this order.
+        if let Some(n) = (next..PARTS.len()).find(|&n| rest.starts_with(PARTS[n].0)) {
+            keep(fields, part, &text[from..comma]);
+            (part, from, next) = (PARTS[n].1, comma + PARTS[n].0.len(), n + 1);
         }
     }
-    keep(fields, name, value, name == Some(Field::Server));
+    keep(fields, part, &text[from..]);
 }
 
-fn keep<'a>(fields: &mut Fields<'a>, name: Option<Field>, value: &'a [u8], bare: bool) {
-    if let Some(name) = name {
-        fields.set(name, if bare { value } else { value.strip_suffix(b"\"").unwrap_or(value) });
+#[derive(Clone, Copy)]
+enum Part {
+    Value(Field),
+    Request,
+    Other,
+}
+
+fn keep<'a>(fields: &mut Fields<'a>, part: Part, value: &'a [u8]) {
+    let inner = value.strip_suffix(b"\"").unwrap_or(value);
+    match part {
+        Part::Value(field) => fields.set(field, inner),
+        Part::Request => super::set_request(fields, inner),
+        Part::Other => {}
     }
 }

@@ -42,19 +42,28 @@ pub(super) fn parse<'a>(line: &'a [u8], interest: &Statuses) -> Parsed<'a> {
     if line.len() < HEAD + 8 || line[0] != b'[' || line[HEAD - 2] != b']' || line[HEAD - 1] != b' ' {
         return Parsed::Mismatch;
     }
-    let Some((upstream, status, rest)) = statuses(&line[HEAD..]) else { return Parsed::Mismatch };
-    let Some(digits) = super::status(status) else { return Parsed::Mismatch };
+    let Some(head) = statuses(&line[HEAD..]) else { return Parsed::Mismatch };
+    let Some(digits) = super::status(head.status) else { return Parsed::Mismatch };
     if !interest.contains(digits) {
         return Parsed::Skip;
     }
-    request(line, upstream, status, rest).map_or(Parsed::Mismatch, Parsed::Fields)
+    request(line, &head).map_or(Parsed::Mismatch, Parsed::Fields)
 }
 
-/// `CACHE UPSTREAM STATUS - ` or `STATUS - `: the last upstream status, the status, and the rest.
+/// What stands before the request.
+struct Head<'a> {
+    /// The last one, in the proxy format.
+    upstream: Option<&'a [u8]>,
+    status: &'a [u8],
+    rest: &'a [u8],
+}
+
+/// `CACHE UPSTREAM STATUS - ` or `STATUS - `
 #[inline]
-fn statuses(text: &[u8]) -> Option<(Option<&[u8]>, &[u8], &[u8])> {
+fn statuses(text: &[u8]) -> Option<Head<'_>> {
     if text[0].is_ascii_digit() {
-        return Some((None, &text[..3], text[3..].strip_prefix(b" - ")?));
+        let (status, rest) = text.split_at_checked(3)?;
+        return Some(Head { upstream: None, status, rest: rest.strip_prefix(b" - ")? });
     }
     let mut at =
         if text[0] == b'-' { 1 } else { text.iter().take(12).take_while(|b| b.is_ascii_uppercase()).count() };
@@ -75,25 +84,18 @@ fn statuses(text: &[u8]) -> Option<(Option<&[u8]>, &[u8], &[u8])> {
         } else if rest.starts_with(b" : ") {
             at += 3;
         } else {
-            let status = rest.get(1..4)?;
-            return (rest[0] == b' ')
-                .then_some(())
-                .and_then(|()| Some((Some(item), status, rest[4..].strip_prefix(b" - ")?)));
+            let (status, rest) = rest.strip_prefix(b" ")?.split_at_checked(3)?;
+            return Some(Head { upstream: Some(item), status, rest: rest.strip_prefix(b" - ")? });
         }
     }
 }
 
-fn request<'a>(
-    line: &'a [u8],
-    upstream: Option<&'a [u8]>,
-    status: &'a [u8],
-    rest: &'a [u8],
-) -> Option<Fields<'a>> {
+fn request<'a>(line: &'a [u8], head: &Head<'a>) -> Option<Fields<'a>> {
     let time = &line[1..1 + CLF_STAMP];
     if !is_clf_stamp(time) {
         return None;
     }
-    let (method, rest) = cut(rest, b' ')?;
+    let (method, rest) = cut(head.rest, b' ')?;
     let (scheme, rest) = cut(rest, b' ')?;
     let (host, rest) = cut(rest, b' ')?;
     // None of the three can hold a quote, so the first quote is the URI's.
@@ -104,8 +106,8 @@ fn request<'a>(
     let (client, mut rest) = cut(rest.strip_prefix(b" [Client ")?, b']')?;
     let mut fields = Fields::default();
     fields.set(Field::Time, time);
-    fields.set(Field::Status, status);
-    if let Some(upstream) = upstream {
+    fields.set(Field::Status, head.status);
+    if let Some(upstream) = head.upstream {
         fields.set(Field::UpstreamStatus, upstream);
     }
     fields.set(Field::Method, method);

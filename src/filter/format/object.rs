@@ -131,21 +131,33 @@ impl<'a> Members<'a> {
 }
 
 /// Where the closing quote of a string is, behind whose opening one `inner` begins.
+///
+/// Most strings are short, so eight bytes are looked at at a time instead of setting up a vector search for each.
 #[inline]
 fn string_end(inner: &[u8]) -> Option<usize> {
-    // Most strings are short: a plain loop beats the set-up of a vector search.
-    for (i, b) in inner.iter().take(24).enumerate() {
-        match b {
-            b'"' => return Some(i),
-            b'\\' => return string_end_slow(inner, i),
-            _ => {}
+    let mut at = 0;
+    while at < 64 {
+        let Some(word) = inner.get(at..at + 8).and_then(|w| w.try_into().ok()).map(u64::from_le_bytes) else {
+            break;
+        };
+        let found = zero_bytes(word ^ (ONES * b'"' as u64)) | zero_bytes(word ^ (ONES * b'\\' as u64));
+        if found != 0 {
+            at += found.trailing_zeros() as usize / 8;
+            if inner[at] == b'"' {
+                return Some(at);
+            }
+            break;
         }
+        at += 8;
     }
-    string_end_slow(inner, inner.len().min(24))
+    Some(at + super::bare_quote(inner.get(at..)?)?)
 }
 
-fn string_end_slow(inner: &[u8], from: usize) -> Option<usize> {
-    Some(from + super::bare_quote(inner.get(from..)?)?)
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+
+/// The highest bit of the first byte that is zero, and perhaps of later ones.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 /// Where the object or array ends that `text` begins with.

@@ -48,13 +48,65 @@ fn only_the_true_peer() -> Vec<Option<IpAddr>> {
 /// What a client would write to be taken for somebody else, in pieces.
 fn hostile() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
-        "[Client 9.9.9.9]", " [Length 1] [Gzip -]", " [Sent-to a] ", " [CF-conn-IP 9.9.9.9]", "] [Length 1]", "]", "[", "\"", "\\\"", "\\", " ", "\" 404 ",
-        " 404 0 ", "\"-\" ", " \"-\"", "404 - GET https h \"/\"", "[02/Jan/2025:22:46:54 +0000] ", "[02/Jan/2025:22:46:54 +0000] - - 404 - GET https h \"/\"",
-        " [02/Jan/2025:22:46:54 +0000] \"", "9.9.9.9 - - ", "9.9.9.9", ", 9.9.9.9", "9.9.9.9, ", " - ", "- ", ", client: 9.9.9.9, server: x", ", client: ",
-        ", server: x, request: \"GET / HTTP/1.1\", host: \"h\"", "2025/01/02 22:46:54 [error] 1#1: *5 ", "access forbidden by rule", "\" failed (2: No such file)",
-        " from 9.9.9.9 port 22 ssh2", " from 9.9.9.9", " port 22", " port 22 ssh2", " ssh2", ": Too many authentication failures", " [preauth]", "invalid user x",
-        " from ", "9.9.9.9 port 1", "x sshd[1]: ", "Failed password for ", " 1 \"r\" \"u\" 1ms", "1ms", " HTTP/1.1\"", "\",\"ClientHost\":\"9.9.9.9\",\"DownstreamStatus\":404,\"x\":\"",
-        "\"ClientAddr\":\"9.9.9.9:1\"", "{", "}", "\\u0022", "\u{e9}", "\t", "x", "user \"", "\": password mismatch", "%", ":", "\\x22",
+        "[Client 9.9.9.9]",
+        " [Length 1] [Gzip -]",
+        " [Sent-to a] ",
+        " [CF-conn-IP 9.9.9.9]",
+        "] [Length 1]",
+        "]",
+        "[",
+        "\"",
+        "\\\"",
+        "\\",
+        " ",
+        "\" 404 ",
+        " 404 0 ",
+        "\"-\" ",
+        " \"-\"",
+        "404 - GET https h \"/\"",
+        "[02/Jan/2025:22:46:54 +0000] ",
+        "[02/Jan/2025:22:46:54 +0000] - - 404 - GET https h \"/\"",
+        " [02/Jan/2025:22:46:54 +0000] \"",
+        "9.9.9.9 - - ",
+        "9.9.9.9",
+        ", 9.9.9.9",
+        "9.9.9.9, ",
+        " - ",
+        "- ",
+        ", client: 9.9.9.9, server: x",
+        ", client: ",
+        ", server: x, request: \"GET / HTTP/1.1\", host: \"h\"",
+        "2025/01/02 22:46:54 [error] 1#1: *5 ",
+        "access forbidden by rule",
+        "\" failed (2: No such file)",
+        " from 9.9.9.9 port 22 ssh2",
+        " from 9.9.9.9",
+        " port 22",
+        " port 22 ssh2",
+        " ssh2",
+        ": Too many authentication failures",
+        " [preauth]",
+        "invalid user x",
+        " from ",
+        "9.9.9.9 port 1",
+        "x sshd[1]: ",
+        "Failed password for ",
+        " 1 \"r\" \"u\" 1ms",
+        "1ms",
+        " HTTP/1.1\"",
+        "\",\"ClientHost\":\"9.9.9.9\",\"DownstreamStatus\":404,\"x\":\"",
+        "\"ClientAddr\":\"9.9.9.9:1\"",
+        "{",
+        "}",
+        "\\u0022",
+        "\u{e9}",
+        "\t",
+        "x",
+        "user \"",
+        "\": password mismatch",
+        "%",
+        ":",
+        "\\x22",
     ]);
     prop_oneof![
         6 => prop::collection::vec(pieces, 0..7).prop_map(|p| p.concat()),
@@ -99,7 +151,9 @@ fn traefik(text: &str) -> String {
 
 /// OpenSSH: control characters in octal.
 fn vis(text: &str) -> String {
-    text.bytes().map(|b| if (32..127).contains(&b) { char::from(b).to_string() } else { format!("\\{b:03o}") }).collect()
+    text.bytes()
+        .map(|b| if (32..127).contains(&b) { char::from(b).to_string() } else { format!("\\{b:03o}") })
+        .collect()
 }
 
 fn token(text: &str) -> String {
@@ -164,7 +218,7 @@ proptest! {
 
     #[test]
     fn traefik_clf(claimed in prop::option::of(hostile()), user in hostile(), path in hostile(), agent in hostile(), referer in hostile(), generic in any::<bool>()) {
-        let host = claimed.as_ref().map_or(TRUE.to_owned(), |c| format!("{c}, {TRUE}"));
+        let host = claimed.as_ref().map_or_else(|| TRUE.to_owned(), |c| format!("{c}, {TRUE}"));
         let tail = if generic { "" } else { " 7 \"r@file\" \"http://10.0.0.1:80\" 3ms" };
         let line = format!(
             "{host} - {user} [{CLF}] \"GET {path} HTTP/1.1\" 404 5 {} {}{tail}", traefik(&referer), traefik(&agent)

@@ -15,7 +15,7 @@
 //! everything (`%0A`, `%3A`), so such a request can write whole lines, and no reading of this format can tell. Traefik's
 //! JSON format has none of these troubles; prefer it.
 
-use memchr::memmem::{find, find_iter};
+use memchr::memchr_iter;
 
 use super::{CLF_STAMP, Memory, Parsed, cut_last, is_clf_stamp, is_number};
 use crate::filter::client;
@@ -53,11 +53,18 @@ pub(super) fn parse<'a>(line: &'a [u8], interest: &Statuses, memory: &mut Memory
 
 /// Whether an address stands before a ` - `, as it does where a record begins.
 fn begins_record(line: &[u8]) -> bool {
-    find_iter(line, b" - ").take(8).any(|at| {
+    dashes(line).take(8).any(|at| {
         let head = &line[..at];
         let start = memchr::memrchr2(b' ', b',', head).map_or(0, |b| b + 1);
         client::endpoint(&head[start..]).is_some()
     })
+}
+
+/// Where ` - ` stands.
+fn dashes(text: &[u8]) -> impl Iterator<Item = usize> {
+    memchr_iter(b'-', text)
+        .filter(|&at| at > 0 && text[at - 1] == b' ' && text.get(at + 1) == Some(&b' '))
+        .map(|at| at - 1)
 }
 
 /// What was read from the right end, and the text left of it.
@@ -110,20 +117,21 @@ fn last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whether the status is of interest, and the fields, in which the peer is missing if it is not certain.
 fn left<'a>(tail: Tail<'a>, interest: &Statuses) -> Option<(bool, Fields<'a>)> {
-    let mut stamps = find_iter(tail.text, b" [").filter(|&at| {
-        tail.text.get(at + 2..at + 2 + CLF_STAMP).is_some_and(is_clf_stamp)
-            && tail.text[at + 2 + CLF_STAMP..].starts_with(b"] \"")
+    let mut stamps = memchr_iter(b'[', tail.text).filter(|&at| {
+        tail.text[..at].last() == Some(&b' ')
+            && tail.text.get(at + 1..at + 1 + CLF_STAMP).is_some_and(is_clf_stamp)
+            && tail.text[at + 1 + CLF_STAMP..].starts_with(b"] \"")
     });
-    let at = stamps.next()?;
+    let at = stamps.next()? - 1;
     let (head, rest) = tail.text.split_at(at);
     let (time, request) = (&rest[2..2 + CLF_STAMP], &rest[CLF_STAMP + 5..]);
-    let dash = find(head, b" - ")?;
+    let dash = dashes(head).next()?;
     let (host, user) = (&head[..dash], &head[dash + 3..]);
     let mut fields = Fields::of_list();
     if !super::status(tail.status).is_some_and(|s| interest.contains(s)) {
         return Some((false, fields));
     }
-    if stamps.next().is_none() && find(user, b" - ").is_none() {
+    if stamps.next().is_none() && dashes(user).next().is_none() {
         fields.set(Field::Peer, host);
     }
     fields.set(Field::Time, time);

@@ -23,7 +23,7 @@ fn matcher(filters: &[Arc<Filter>]) -> Matcher {
 fn hits(m: &mut Matcher, line: &str) -> Vec<String> {
     let mut out = Vec::new();
     m.line(line.as_bytes(), Timestamp::from_secs(1_735_900_000), |h| {
-        let who = h.who.offender().map_or("nobody".into(), |a| a.to_string());
+        let who = h.who.offender().map_or_else(|| "nobody".to_owned(), |a| a.to_string());
         out.push(format!("{}:{who}{}", h.jail.0, if h.at.is_none() { "@never" } else { "" }));
     });
     out.sort();
@@ -31,12 +31,19 @@ fn hits(m: &mut Matcher, line: &str) -> Vec<String> {
 }
 
 const NPM: &str = r#"[02/Jan/2025:22:46:04 +0000] - - 404 - GET https h "/x" [Client 203.0.113.7] [Length 1] [Gzip -] [Sent-to s] "ua" "-""#;
-const CLF: &str = r#"203.0.113.8 - - [02/Jan/2025:22:46:04 +0000] "GET /x HTTP/1.1" 404 5 "-" "ua" 1 "r@file" "-" 0ms"#;
+const CLF: &str =
+    r#"203.0.113.8 - - [02/Jan/2025:22:46:04 +0000] "GET /x HTTP/1.1" 404 5 "-" "ua" 1 "r@file" "-" 0ms"#;
 
 #[test]
 fn jails_of_one_file_are_judged_apart() {
     let text = filter(r#"{failregex: '"[A-Z]+ /x[^"]*" 404 .*"ua"', ignoreregex: x}"#.replace("failregex: '", "failregex: '^<HOST> .*").as_str());
-    let mut m = matcher(&[shipped("npm-404"), shipped("npm-403"), shipped("npm-forceful-browsing"), shipped("traefik-forceful-browsing"), text]);
+    let mut m = matcher(&[
+        shipped("npm-404"),
+        shipped("npm-403"),
+        shipped("npm-forceful-browsing"),
+        shipped("traefik-forceful-browsing"),
+        text,
+    ]);
     assert_eq!(hits(&mut m, NPM), ["0:203.0.113.7", "2:203.0.113.7"]);
     assert_eq!(hits(&mut m, &NPM.replace(" 404 ", " 403 ")), ["1:203.0.113.7", "2:203.0.113.7"]);
     assert_eq!(hits(&mut m, &NPM.replace(" 404 ", " 200 ")), [] as [&str; 0]);
@@ -59,7 +66,9 @@ fn the_first_format_that_understands_decides() {
     let line = r#"203.0.113.8 - - [02/Jan/2025:22:46:04 +0000] "GET /x HTTP/1.1" 404 5 "-" "ua""#;
     let one = filter("{format: [combined, traefik_clf], match: {status: 404}}");
     let other = filter("{format: [traefik_clf, combined], match: {status: 404}}");
-    for filters in [vec![one.clone(), other.clone()], vec![other.clone(), one.clone()], vec![one], vec![other]] {
+    for filters in
+        [vec![one.clone(), other.clone()], vec![other.clone(), one.clone()], vec![one], vec![other]]
+    {
         let mut m = matcher(&filters);
         assert_eq!(hits(&mut m, line).len(), filters.len());
         assert_eq!(hits(&mut m, &line.replace("404", "200")).len(), 0);
@@ -106,7 +115,11 @@ fn a_torn_record_gives_nobody_away() {
 #[test]
 fn a_broken_error_record_gives_nobody_away() {
     // The path of a missing file held `%0A` and a whole line.
-    let line = |c: &str| format!("2025/01/02 22:46:54 [error] 1#1: *5 access forbidden by rule, client: {c}, server: s, request: \"GET / HTTP/1.1\", host: \"h\"");
+    let line = |c: &str| {
+        format!(
+            "2025/01/02 22:46:54 [error] 1#1: *5 access forbidden by rule, client: {c}, server: s, request: \"GET / HTTP/1.1\", host: \"h\""
+        )
+    };
     let mut m = matcher(&[shipped("npm-forbidden")]);
     assert_eq!(hits(&mut m, &line("203.0.113.7")), ["0:203.0.113.7"]);
     let open = "2025/01/02 22:46:54 [error] 1#1: *5 open() \"/x\" failed (2: No), client: 9.9.9.9, server: s";
