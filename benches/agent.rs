@@ -154,7 +154,7 @@ fn harmless(lines: u64) -> String {
     let mut text = String::new();
     for n in 0..lines {
         let (status, client) = match n % 10 {
-            0 => (404, format!("24.{}.{}.1", n / 10 >> 8 & 255, n / 10 & 255)),
+            0 => (404, format!("24.{}.{}.1", (n / 10) >> 8 & 255, (n / 10) & 255)),
             _ => (200, format!("80.1.{}.9", numbers.below(250))),
         };
         corpus::line(

@@ -41,12 +41,20 @@ pub(super) fn run(path: &Path, json: bool, print_ruleset: bool) -> Result<()> {
             json!({ "what": finding.what, "ok": finding.good, "told": finding.told })
         };
         let warnings: Vec<String> = warnings(&config, &jails).collect();
-        print(&json!({
-            "ok": good, "findings": findings.iter().map(value).collect::<Vec<_>>(), "warnings": warnings,
-        }).to_string())?;
+        print(
+            &json!({
+                "ok": good, "findings": findings.iter().map(value).collect::<Vec<_>>(), "warnings": warnings,
+            })
+            .to_string(),
+        )?;
     } else {
         for finding in &findings {
-            print(&format!("{}  {}: {}", if finding.good { "ok " } else { "NO " }, finding.what, finding.told))?;
+            print(&format!(
+                "{}  {}: {}",
+                if finding.good { "ok " } else { "NO " },
+                finding.what,
+                finding.told
+            ))?;
         }
         for warning in warnings(&config, &jails) {
             print(&format!("     warning: {warning}"))?;

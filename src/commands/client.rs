@@ -45,7 +45,9 @@ pub(super) fn stop(config: &Path, flush: bool) -> Result<()> {
     print(&match (flush, bans) {
         (true, n) => format!("stopped; {n} bans lifted, the table is gone"),
         (false, 0) => "stopped".to_owned(),
-        (false, n) => format!("stopped; {n} bans stay in the kernel until they run out (stop --flush lifts them)"),
+        (false, n) => {
+            format!("stopped; {n} bans stay in the kernel until they run out (stop --flush lifts them)")
+        }
     })
 }
 
@@ -102,7 +104,8 @@ pub(super) fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()
     if rows.is_empty() {
         return print("nobody is banned");
     }
-    let mut table = vec![["OFFENDER", "JAIL", "SINCE", "UNTIL", "OFFENSES", "PACKETS", "WHY"].map(str::to_owned)];
+    let mut table =
+        vec![["OFFENDER", "JAIL", "SINCE", "UNTIL", "OFFENSES", "PACKETS", "WHY"].map(str::to_owned)];
     for ban in rows {
         table.push([
             text(&ban["offender"]).to_owned(),
@@ -159,7 +162,8 @@ fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let lines: Vec<String> = rows
         .iter()
         .map(|row| {
-            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            let cells: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             cells.join("  ").trim_end().to_owned()
         })
         .collect();

@@ -31,7 +31,8 @@ pub(super) fn run(config: &Path, line: &str, only: Option<&str>) -> Result<()> {
         Some(name) => jails.find(name).into_iter().collect(),
     };
     if chosen.is_empty() {
-        let what = only.map_or_else(|| "no jail is configured".to_owned(), |name| format!("there is no jail {name:?}"));
+        let what = only
+            .map_or_else(|| "no jail is configured".to_owned(), |name| format!("there is no jail {name:?}"));
         bail!(Failure::new(exit::USAGE, what));
     }
     let mut engine = Engine::new(Limits::default());
@@ -55,7 +56,9 @@ fn explain(jails: &Jails, ready: &Ready, engine: &mut Engine, line: &[u8]) -> Re
     let seen = ready.filter.examine(line, now, &jails.trust);
     match (seen.format, seen.outcome) {
         (Some(format), _) => say("format", format)?,
-        (None, Outcome::Missed) => return say("format", "none of the filter's formats understands this line"),
+        (None, Outcome::Missed) => {
+            return say("format", "none of the filter's formats understands this line");
+        }
         (None, _) => say("format", "regular expressions")?,
     }
     for (name, value) in &seen.fields {

@@ -38,8 +38,12 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Unban { offenders, all: _, jail, config, json } => {
             client::unban(&config.config, Request::Unban { offenders, jail }, json)
         }
-        Command::Test { filter, file, config, json, print } => test::run(&config.config, &filter, &file, json, print),
-        Command::Replay { logs, jail, config, json } => replay::run(&config.config, &logs, jail.as_deref(), json),
+        Command::Test { filter, file, config, json, print } => {
+            test::run(&config.config, &filter, &file, json, print)
+        }
+        Command::Replay { logs, jail, config, json } => {
+            replay::run(&config.config, &logs, jail.as_deref(), json)
+        }
         Command::Explain { line, jail, config } => explain::run(&config.config, &line, jail.as_deref()),
         Command::Reload { config } => client::reload(&config.config),
         Command::Stop { flush, config } => client::stop(&config.config, flush),
@@ -100,7 +104,8 @@ impl std::error::Error for Failure {}
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(failure) = error.downcast_ref::<Failure>() {
         failure.code
-    } else if error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<CompileError>().is_some() {
+    } else if error.downcast_ref::<ConfigError>().is_some() || error.downcast_ref::<CompileError>().is_some()
+    {
         exit::USAGE
     } else {
         exit::REFUSED
@@ -110,9 +115,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// Whether `error` is only that nobody reads our output any more (`stockade bans | head`).
 #[must_use]
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
-    })
+    error
+        .chain()
+        .any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
 }
 
 /// One line to standard output; unlike `println!` it does not panic when nobody reads.

@@ -106,7 +106,8 @@ struct Stream {
 
 impl Stream {
     fn open(path: &Path, chosen: &[&Ready], jails: &Jails, longest: usize) -> Result<Self> {
-        let members = chosen.iter().map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&jails.trust))).collect();
+        let members =
+            chosen.iter().map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&jails.trust))).collect();
         Ok(Self {
             log: Log::open(path, longest)?,
             longest,
@@ -212,7 +213,10 @@ impl<'a> Report<'a> {
             let until = until.as_deref().unwrap_or("lifted by hand");
             let evidence = printable(&ban.evidence);
             let (word, offender, offenses) = (decision.word(), shown(ban.offender), ban.offenses);
-            writeln!(self.out, "{at} {word} {offender} in {jail} until {until}, {offenses} offenses, the last: {evidence}")?;
+            writeln!(
+                self.out,
+                "{at} {word} {offender} in {jail} until {until}, {offenses} offenses, the last: {evidence}"
+            )?;
         }
         Ok(())
     }
@@ -223,7 +227,8 @@ impl<'a> Report<'a> {
         }
         self.shown = Some(Instant::now());
         let read: u64 = streams.iter().map(|s| s.log.read).sum();
-        let share = (read * 100).checked_div(self.size).map_or_else(String::new, |n| format!("{} %, ", n.min(100)));
+        let share =
+            (read * 100).checked_div(self.size).map_or_else(String::new, |n| format!("{} %, ", n.min(100)));
         eprint!("\r{share}{} MiB read, {} bans \x1b[K", read >> 20, self.bans);
     }
 
@@ -244,7 +249,10 @@ impl<'a> Report<'a> {
         } else {
             writeln!(self.out, "{lines} lines, {offenses} offenses, {bans} bans of {banned} offenders")?;
             if unattributable > 0 {
-                writeln!(self.out, "{unattributable} offenses came only from trusted proxies: nobody to ban")?;
+                writeln!(
+                    self.out,
+                    "{unattributable} offenses came only from trusted proxies: nobody to ban"
+                )?;
             }
             if skipped > 0 {
                 writeln!(self.out, "{skipped} lines were too long (limits.line)")?;

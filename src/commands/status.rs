@@ -18,7 +18,13 @@ pub(super) fn render(status: &Value) -> String {
 
 fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     let kernel = &status["kernel"];
-    writeln!(out, "stockade {}, {}, up {}", text(&status["version"]), text(&status["state"]), text(&status["uptime"]))?;
+    writeln!(
+        out,
+        "stockade {}, {}, up {}",
+        text(&status["version"]),
+        text(&status["state"]),
+        text(&status["uptime"])
+    )?;
     write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
     if kernel["repairs"].as_u64() > Some(0) {
         write!(out, ", repaired {} times after {}", kernel["repairs"], text(&kernel["last_repair"]))?;
@@ -63,7 +69,9 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
             Some(bytes) => format!("{} behind", size(bytes)),
         };
         write!(out, "  file      {}: {behind}", text(&file["path"]))?;
-        for (key, what) in [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")] {
+        for (key, what) in
+            [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")]
+        {
             if let Some(n) = file[key].as_u64().filter(|n| *n > 0) {
                 write!(out, ", {n} {what}")?;
             }

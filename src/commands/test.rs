@@ -56,7 +56,11 @@ pub(super) fn run(
         }
     }
     if json {
-        writeln!(out, "{}", json!({ "lines": number, "matched": matched, "ignored": ignored, "missed": missed }))?;
+        writeln!(
+            out,
+            "{}",
+            json!({ "lines": number, "matched": matched, "ignored": ignored, "missed": missed })
+        )?;
     } else {
         writeln!(out, "{number} lines: {matched} matched, {ignored} ignored, {missed} missed")?;
         if log.skipped > 0 {
@@ -81,7 +85,10 @@ fn find<'a>(config: &Config, text: &'a str) -> Result<(&'a str, Arc<Definition>)
         let mut known: Vec<&str> = own.chain(builtin::NAMES.iter().copied()).collect();
         known.sort_unstable();
         known.dedup();
-        bail!(Failure::new(exit::USAGE, format!("there is no filter {text:?} (there are: {})", known.join(", "))));
+        bail!(Failure::new(
+            exit::USAGE,
+            format!("there is no filter {text:?} (there are: {})", known.join(", "))
+        ));
     }
     Ok(("regex", Arc::new(Definition { failregex: vec![text.to_owned()], ..Definition::default() })))
 }

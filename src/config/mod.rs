@@ -208,7 +208,9 @@ impl Config {
     pub fn paths(path: &Path, shipped: &Shipped<'_>) -> Result<Paths, ConfigError> {
         let bytes = match read_bounded(path) {
             Ok((bytes, _)) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => Vec::new(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => {
+                Vec::new()
+            }
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         Ok(interpret(&bytes, &path.display().to_string(), shipped).0.paths)

@@ -38,7 +38,15 @@ impl Guard {
         let mut watcher = Watcher::open()
             .context("failed to watch nf_tables (run it as root, or grant CAP_NET_ADMIN; is nf_tables in this kernel?)")?;
         watcher.ignore(enforcer.port_id().context("failed to open nf_tables")?);
-        Ok(Self { enforcer, watcher, touched: false, retry: None, repairs: 0, last_repair: None, error: None })
+        Ok(Self {
+            enforcer,
+            watcher,
+            touched: false,
+            retry: None,
+            repairs: 0,
+            last_repair: None,
+            error: None,
+        })
     }
 
     /// Takes over the bans that an agent before us left in the kernel: how many. What it cannot take over (its jail is
@@ -61,12 +69,18 @@ impl Guard {
         let now = clock::now();
         let name = |id| registry.name(id).map(str::to_owned);
         let desired = desired(self.enforcer.layout(), engine.bans(), &name, now);
-        let settled = self.enforcer.reconcile(&desired, now).await.context("failed to bring nf_tables in line");
+        let settled =
+            self.enforcer.reconcile(&desired, now).await.context("failed to bring nf_tables in line");
         self.note(settled)
     }
 
     /// Takes another shape of the table, and settles.
-    pub(super) async fn reshape(&mut self, layout: Layout, engine: &Engine, registry: &Registry) -> Result<Counts> {
+    pub(super) async fn reshape(
+        &mut self,
+        layout: Layout,
+        engine: &Engine,
+        registry: &Registry,
+    ) -> Result<Counts> {
         self.enforcer.set_layout(layout);
         self.settle(engine, registry).await
     }
@@ -88,7 +102,12 @@ impl Guard {
                 want(jails.iter().filter_map(|jail| engine.ban(*jail, net)), &name, now)
             },
             |set| {
-                let all = desired(layout, engine.bans().filter(|b| layout.place(b.jail, b.offender) == Some(set)), &name, now);
+                let all = desired(
+                    layout,
+                    engine.bans().filter(|b| layout.place(b.jail, b.offender) == Some(set)),
+                    &name,
+                    now,
+                );
                 all.into_iter().map(|((_, net), want)| (net, want)).collect()
             },
         );

@@ -89,7 +89,9 @@ impl Jails {
                 None => {
                     let zone = time_zone(zone.as_deref()).with_context(|| format!("jail {}", jail.name))?;
                     let filter = Arc::new(Filter::compile(&jail.filter_name, &jail.filter, &zone)?);
-                    warnings.extend(filter.warnings().iter().map(|w| format!("filter {}: {w}", jail.filter_name)));
+                    warnings.extend(
+                        filter.warnings().iter().map(|w| format!("filter {}: {w}", jail.filter_name)),
+                    );
                     compiled.insert(key, Arc::clone(&filter));
                     filter
                 }
@@ -175,7 +177,8 @@ mod tests {
 
     #[test]
     fn a_zone_is_a_name_or_an_offset() {
-        let offset = |name: &str| time_zone(Some(name)).map(|z| z.to_offset(jiff::Timestamp::UNIX_EPOCH).seconds());
+        let offset =
+            |name: &str| time_zone(Some(name)).map(|z| z.to_offset(jiff::Timestamp::UNIX_EPOCH).seconds());
         assert_eq!(offset("UTC").unwrap(), 0);
         assert_eq!(offset("+05:30").unwrap(), 19_800);
         assert_eq!(offset("-01:00").unwrap(), -3600);

@@ -21,9 +21,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(crate) use self::batch::Batch;
-pub(crate) use self::requests::printable;
 use self::guard::Guard;
 use self::jails::{Jails, Registry};
+pub(crate) use self::requests::printable;
 use self::signals::{Ask, Signals};
 use self::worker::{Plan, Worker};
 use crate::clock;
@@ -274,7 +274,8 @@ impl Agent {
                 "more addresses offend than limits.offenders lets be remembered: the least recent are forgotten".to_owned()
             });
             let early = (stats.future_clamped > 0).then(|| {
-                "lines are stamped in the future: is the log's time zone another one (see timezone)?".to_owned()
+                "lines are stamped in the future: is the log's time zone another one (see timezone)?"
+                    .to_owned()
             });
             let late = (stats.too_old > 0).then(|| {
                 "bans were over before their lines were read: the log was read late, or is stamped in the past (see \

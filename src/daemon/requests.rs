@@ -26,7 +26,9 @@ impl Agent {
             }
             Request::Unban { offenders, jail } => self.unban(&offenders, jail.as_deref()).await,
             Request::Reload => match self.reload().await {
-                Ok(warnings) => Response::Ok(json!({ "jails": self.jails.jails.len(), "warnings": warnings })),
+                Ok(warnings) => {
+                    Response::Ok(json!({ "jails": self.jails.jails.len(), "warnings": warnings }))
+                }
                 Err(e) => {
                     tracing::error!("{e:#}; the old configuration stays in force");
                     Response::error(exit_code(&e), format!("{e:#}\nthe old configuration stays in force"))
@@ -55,7 +57,8 @@ impl Agent {
     async fn bans(&mut self, jail: Option<&str>) -> Response {
         let now = clock::now();
         let packets = self.guard.held(now).await;
-        let packets: hashbrown::HashMap<_, _> = packets.into_iter().map(|held| (held.net, held.packets)).collect();
+        let packets: hashbrown::HashMap<_, _> =
+            packets.into_iter().map(|held| (held.net, held.packets)).collect();
         self.of_jail(jail, |agent, only| {
             let mut bans: Vec<&Ban> =
                 agent.engine.bans().filter(|ban| only.is_none_or(|id| id == ban.jail)).collect();
@@ -132,7 +135,10 @@ impl Agent {
     /// What to answer when the kernel did not take an order.
     fn refused(&self) -> Option<Response> {
         let error = self.guard.error.as_ref()?;
-        Some(Response::error(exit::REFUSED, format!("decided, but not in force yet: {error}; the agent keeps trying")))
+        Some(Response::error(
+            exit::REFUSED,
+            format!("decided, but not in force yet: {error}; the agent keeps trying"),
+        ))
     }
 
     pub(super) fn ban_value(&self, ban: &Ban) -> Value {

@@ -18,7 +18,9 @@ use super::snapshot::{FileState, JailLines, Snapshot};
 use crate::clock;
 use crate::config;
 use crate::filter::{Attribution, Matcher, Trust};
-use crate::follow::{Event, FileId, FileInfo, Follower, From, Handler, Lines, Options, Source, SourceId, Waker};
+use crate::follow::{
+    Event, FileId, FileInfo, Follower, From, Handler, Lines, Options, Source, SourceId, Waker,
+};
 use crate::types::{JailId, Timestamp};
 
 /// How long a turn waits for news. A poll of the follower's own is the safety net; this only bounds how old the
@@ -226,9 +228,10 @@ impl Reader {
             rotations: file.rotations,
             truncations: file.truncations,
         });
-        let waiting = status.sources.into_iter().filter_map(|source| {
-            Some((self.jail_of(source.id)?, source.waiting_for?))
-        });
+        let waiting = status
+            .sources
+            .into_iter()
+            .filter_map(|source| Some((self.jail_of(source.id)?, source.waiting_for?)));
         Snapshot { files: files.collect(), waiting: waiting.collect(), lines: self.lines.clone() }
     }
 }
@@ -282,7 +285,10 @@ impl Handler for Reader {
                 self.files.remove(&file.id);
                 tracing::info!("{event}");
             }
-            Event::Failed { .. } | Event::NotFollowed { .. } | Event::Polling { .. } | Event::NoTimes { .. } => {
+            Event::Failed { .. }
+            | Event::NotFollowed { .. }
+            | Event::Polling { .. }
+            | Event::NoTimes { .. } => {
                 tracing::warn!("{event}");
             }
             _ => tracing::info!("{event}"),

@@ -50,8 +50,8 @@ mod watch;
 mod tests;
 
 pub use event::{Attempt, Event, FileId, FileInfo, NoWatch, Unfit};
-pub use glob::{matching_files, pattern_matches};
 pub use follower::{Follower, Options, Turn};
+pub use glob::{matching_files, pattern_matches};
 pub use lines::Lines;
 pub use position::Position;
 pub use source::{From, Source, SourceId};

@@ -119,7 +119,8 @@ impl Changes {
             }
         }
         changes.hashed.retain(|_, hashed| *hashed != Hashed::default());
-        let intervals: Vec<SetId> = changes.hashed.keys().copied().filter(|set| set.kind.is_interval()).collect();
+        let intervals: Vec<SetId> =
+            changes.hashed.keys().copied().filter(|set| set.kind.is_interval()).collect();
         for set in intervals {
             changes.hashed.remove(&set);
             let all = desired.iter().filter(|((of, _), _)| *of == set);
@@ -147,8 +148,12 @@ impl Changes {
                 batch.add_elements(set, gone.clone());
                 batch.delete_elements(set, gone);
             }
-            let new: Vec<Element> =
-                hashed.replace.iter().chain(&hashed.add).filter_map(|(net, want)| element(id.kind, *net, want, now)).collect();
+            let new: Vec<Element> = hashed
+                .replace
+                .iter()
+                .chain(&hashed.add)
+                .filter_map(|(net, want)| element(id.kind, *net, want, now))
+                .collect();
             if !new.is_empty() {
                 batch.add_elements(set, new);
             }
@@ -156,7 +161,8 @@ impl Changes {
         for (id, elements) in &self.intervals {
             let Some(set) = ruleset.set(*id) else { continue };
             batch.flush(set);
-            let new: Vec<Element> = elements.iter().filter_map(|(net, want)| element(id.kind, *net, want, now)).collect();
+            let new: Vec<Element> =
+                elements.iter().filter_map(|(net, want)| element(id.kind, *net, want, now)).collect();
             if !new.is_empty() {
                 batch.add_elements(set, new);
             }
@@ -224,7 +230,12 @@ mod tests {
 
     fn after(decisions: &[Decision], want: Option<(Want, usize)>) -> Changes {
         let layout = Layout::new([(NPM, "npm", &[][..], 64)]);
-        Changes::after(decisions, &layout, |_, _| want.clone(), |_| vec![(net("192.0.2.0/24"), self::want(60))])
+        Changes::after(
+            decisions,
+            &layout,
+            |_, _| want.clone(),
+            |_| vec![(net("192.0.2.0/24"), self::want(60))],
+        )
     }
 
     #[test]

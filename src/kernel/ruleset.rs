@@ -9,8 +9,8 @@ use std::fmt;
 
 use ipnet::IpNet;
 use nft::{
-    Batch, Chain, ChainType, CommitError, Connection, Element, Family, Hook, KeyType, Rejection, Rule, Set, Table,
-    TableContent, priority,
+    Batch, Chain, ChainType, CommitError, Connection, Element, Family, Hook, KeyType, Rejection, Rule, Set,
+    Table, TableContent, priority,
 };
 
 use super::layout::{Kind, Layout, SetId};
@@ -133,7 +133,8 @@ impl Ruleset {
     /// The whole table with these elements in its sets, to be printed.
     #[must_use]
     pub fn with_elements(&self, elements: &BTreeMap<SetId, Vec<Element>>) -> TableContent {
-        let bans = self.sets.iter().map(|(id, set)| (set.clone(), elements.get(id).cloned().unwrap_or_default()));
+        let bans =
+            self.sets.iter().map(|(id, set)| (set.clone(), elements.get(id).cloned().unwrap_or_default()));
         let ports = self.ports.iter().map(|(set, ports)| {
             (set.clone(), ports.iter().map(|port| Element::new(*port)).collect::<Vec<_>>())
         });
@@ -141,7 +142,11 @@ impl Ruleset {
             let of_chain = self.rules.iter().filter(|rule| rule.chain() == chain.name());
             (chain.clone(), of_chain.cloned().collect())
         });
-        TableContent { table: self.table.clone(), sets: bans.chain(ports).collect(), chains: chains.collect() }
+        TableContent {
+            table: self.table.clone(),
+            sets: bans.chain(ports).collect(),
+            chains: chains.collect(),
+        }
     }
 }
 

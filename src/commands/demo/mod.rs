@@ -22,8 +22,16 @@ const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 const VISITOR: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
 
-const PROBES: [&str; 8] =
-    ["/wp-login.php", "/.env", "/.git/config", "/phpmyadmin/", "/xmlrpc.php", "/admin/", "/shell", "/backup.zip"];
+const PROBES: [&str; 8] = [
+    "/wp-login.php",
+    "/.env",
+    "/.git/config",
+    "/phpmyadmin/",
+    "/xmlrpc.php",
+    "/admin/",
+    "/shell",
+    "/backup.zip",
+];
 /// The agent is ready in a fraction of this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -35,7 +43,8 @@ pub(super) fn run() -> Result<()> {
     let dir = std::env::temp_dir().join(format!("stockade-demo-{}", std::process::id()));
     std::fs::create_dir(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
     let played = play(&dir);
-    let removed = std::fs::remove_dir_all(&dir).with_context(|| format!("failed to remove {}", dir.display()));
+    let removed =
+        std::fs::remove_dir_all(&dir).with_context(|| format!("failed to remove {}", dir.display()));
     played.and(removed)
 }
 
@@ -52,7 +61,9 @@ fn play(dir: &Path) -> Result<()> {
         ),
     )
     .with_context(|| format!("failed to write {}", config.display()))?;
-    print("A network namespace of its own, a web server on 192.0.2.1 that logs as Nginx Proxy Manager does,")?;
+    print(
+        "A network namespace of its own, a web server on 192.0.2.1 that logs as Nginx Proxy Manager does,",
+    )?;
     print("and an agent with one jail: 5 pages not found within 1 minute are a ban of 10 minutes.\n")?;
     let loaded = load(&config)?;
     let layout = Jails::new(&loaded, &mut Registry::default())?.layout();
@@ -63,7 +74,8 @@ fn play(dir: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = dir.join("control.sock");
     let scene = runtime.block_on(async {
-        let listener = TcpListener::bind(SocketAddr::new(SERVER, 80)).await.context("failed to serve on 192.0.2.1")?;
+        let listener =
+            TcpListener::bind(SocketAddr::new(SERVER, 80)).await.context("failed to serve on 192.0.2.1")?;
         let log = dir.join("access.log");
         tokio::select! {
             ended = web::serve(listener, &log) => ended,
@@ -108,7 +120,10 @@ async fn attack(socket: &Path, layout: Layout) -> Result<()> {
     print("What the agent says (stockade bans --json):\n")?;
     match control::call(socket, &Request::Bans { jail: None }, PATIENCE).await? {
         Response::Ok(Value::Array(bans)) => {
-            ensure!(bans.len() == 1 && bans[0]["offender"] == ATTACKER.to_string(), "not the attacker's ban: {bans:?}");
+            ensure!(
+                bans.len() == 1 && bans[0]["offender"] == ATTACKER.to_string(),
+                "not the attacker's ban: {bans:?}"
+            );
             print(&serde_json::to_string_pretty(&bans)?)
         }
         other => bail!("not a list of bans: {other:?}"),

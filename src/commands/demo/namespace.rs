@@ -38,7 +38,8 @@ pub(super) fn enter() -> Result<()> {
 
 /// Brings the loopback interface up and gives it `addresses`.
 pub(super) fn prepare(addresses: &[IpAddr]) -> Result<()> {
-    let (route, _) = NlRouter::connect(NlFamily::Route, None, Groups::empty()).context("failed to open rtnetlink")?;
+    let (route, _) =
+        NlRouter::connect(NlFamily::Route, None, Groups::empty()).context("failed to open rtnetlink")?;
     let up = IfinfomsgBuilder::default()
         .ifi_family(RtAddrFamily::Unspecified)
         .ifi_index(i32::from(LOOPBACK))
@@ -57,7 +58,8 @@ pub(super) fn prepare(addresses: &[IpAddr]) -> Result<()> {
             IpAddr::V6(a) => (RtAddrFamily::Inet6, a.octets().to_vec()),
         };
         let mut attributes = RtBuffer::new();
-        attributes.push(RtattrBuilder::default().rta_type(Ifa::Local).rta_payload(Buffer::from(bytes)).build()?);
+        attributes
+            .push(RtattrBuilder::default().rta_type(Ifa::Local).rta_payload(Buffer::from(bytes)).build()?);
         let message = IfaddrmsgBuilder::default()
             .ifa_family(family)
             .ifa_prefixlen(if address.is_ipv4() { 32 } else { 128 })
