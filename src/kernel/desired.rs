@@ -97,7 +97,7 @@ pub(super) fn comment(ban: &Ban, name: NameOf<'_>) -> String {
     format!("{jail}, {} offenses, {}", ban.offenses, ban.since)
 }
 
-/// The jail's name, the offenses and the beginning that [`comment`] wrote; `None` for anybody else's comment.
+/// The jail's name, the offenses and the beginning that an element's comment tells; `None` for anybody else's comment.
 #[must_use]
 pub fn parse_comment(comment: &str) -> Option<(&str, u32, Timestamp)> {
     let (rest, since) = comment.rsplit_once(", ")?;

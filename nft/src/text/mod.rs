@@ -1,5 +1,5 @@
 //! Objects as nft(8) prints them: `Display` of a [`Ruleset`] is what `nft list ruleset` says, `Display` of a
-//! [`Batch`] is what `nft -f` reads.
+//! [`Batch`](crate::Batch) is what `nft -f` reads.
 //!
 //! Measured against nft 1.0.6: tabs, how many elements stand on a line, the names of priorities, which protocol
 //! checks are left out because the condition after them implies them.

@@ -53,7 +53,8 @@ pub(super) fn parse<'a>(line: &'a [u8], memory: &mut Memory) -> Parsed<'a> {
         if let Some(end) = memchr::memchr(b',', rest)
             && let Some(rest_of_line) = rest[end..].strip_prefix(b", server: ")
         {
-            if !doubtful {
+            // Another program's line may begin with text that imitates all of this, but then it goes on differently.
+            if !doubtful && is_whole(rest_of_line) {
                 fields.set(Field::Peer, &rest[..end]);
             }
             trailer(&mut fields, rest_of_line);
@@ -114,16 +115,20 @@ fn is_certain(message: &[u8]) -> bool {
     !scripted && !resolved && memchr::memchr2(b'"', b'\'', message).is_none()
 }
 
+/// Whether `NAME, request: …` ends as nginx ends a line: after the name, which is one word of the configuration, or with
+/// the quote of a part that it knows. One that was cut because it
+/// was too long is held against nobody.
+fn is_whole(text: &[u8]) -> bool {
+    let (name, rest) = text.split_at(memchr::memchr(b',', text).unwrap_or(text.len()));
+    if name.iter().any(|b| matches!(b, b' ' | b'"')) {
+        return false;
+    }
+    rest.is_empty() || (PARTS.iter().any(|part| rest.starts_with(part.0)) && rest.ends_with(b"\""))
+}
+
 /// `NAME, request: "R", upstream: "U", host: "H", referrer: "X"`. The values are the client's and raw: good to describe a line by,
 /// never to attribute it.
 fn trailer<'a>(fields: &mut Fields<'a>, text: &'a [u8]) {
-    const PARTS: [(&[u8], Part); 5] = [
-        (b", request: \"", Part::Request),
-        (b", subrequest: \"", Part::Other),
-        (b", upstream: \"", Part::Value(Field::Upstream)),
-        (b", host: \"", Part::Value(Field::Host)),
-        (b", referrer: \"", Part::Value(Field::Referer)),
-    ];
     let (mut part, mut from, mut next) = (Part::Value(Field::Server), 0, 0);
     for comma in memchr::memchr_iter(b',', text) {
         let rest = &text[comma..];
@@ -135,6 +140,14 @@ fn trailer<'a>(fields: &mut Fields<'a>, text: &'a [u8]) {
     }
     keep(fields, part, &text[from..]);
 }
+
+const PARTS: [(&[u8], Part); 5] = [
+    (b", request: \"", Part::Request),
+    (b", subrequest: \"", Part::Other),
+    (b", upstream: \"", Part::Value(Field::Upstream)),
+    (b", host: \"", Part::Value(Field::Host)),
+    (b", referrer: \"", Part::Value(Field::Referer)),
+];
 
 #[derive(Clone, Copy)]
 enum Part {

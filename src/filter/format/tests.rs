@@ -320,3 +320,21 @@ proptest! {
         offenders(&[0, 1, 2, 3, 4, 5, 6, 7], &bytes);
     }
 }
+
+/// With Traefik set to trust every forwarded header, a client begins the line. A jail for nginx's error log that watches
+/// Traefik's log by mistake took the beginning for the whole.
+#[test]
+fn nginx_errors_end_as_nginx_ends_them() {
+    let claimed = "2025/01/02 22:46:54 [error] 1#1: *5 access forbidden by rule, client: 9.9.9.9, server: x";
+    for rest in ["", ", request: \"GET / HTTP/1.1\", host: \"h\""] {
+        assert_eq!(
+            offenders(&[1], format!("{claimed}{rest}").as_bytes()),
+            ["9.9.9.9".parse().ok()],
+            "nginx's own"
+        );
+        let line = format!(
+            "{claimed}{rest}, {TRUE} - - [{CLF}] \"GET / HTTP/1.1\" 404 5 \"-\" \"-\" 7 \"r\" \"u\" 3ms"
+        );
+        assert_eq!(offenders(&[1], line.as_bytes()), [None], "{line}");
+    }
+}
