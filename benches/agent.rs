@@ -124,6 +124,18 @@ async fn live(dir: &Path) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(1)).await;
     report("resident memory with 10,000 bans", &megabytes(agent.resident()?), "under 30 MB");
 
+    // Somebody flushes everything; nft's own start and work are part of the time.
+    let begin = Instant::now();
+    let flushed = Command::new("nft").args(["flush", "ruleset"]).status();
+    match flushed {
+        Ok(status) if status.success() => {
+            watch.until(MASS).await?;
+            let repaired = format!("{:.0} ms", begin.elapsed().as_secs_f64() * 1e3);
+            report("nft flush ruleset to 10,000 bans back in force", &repaired, "100 ms");
+        }
+        _ => report("nft flush ruleset to 10,000 bans back in force", "not run: no nft", "100 ms"),
+    }
+
     let begin = Instant::now();
     agent.stop()?;
     report("stop", &format!("{:.0} ms", begin.elapsed().as_secs_f64() * 1e3), "100 ms");

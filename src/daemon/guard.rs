@@ -25,7 +25,7 @@ pub(super) struct Guard {
     retry: Option<(Instant, Duration)>,
     /// Changes by others that were repaired.
     pub(super) repairs: u64,
-    /// Who made the last one.
+    /// What the last one was.
     pub(super) last_repair: Option<String>,
     /// What the kernel refused last, until it succeeds.
     pub(super) error: Option<String>,
@@ -117,29 +117,30 @@ impl Guard {
         }
     }
 
-    /// Waits until somebody else has changed our table, and says who. Cancel-safe.
+    /// Waits until somebody else has changed our table (or may have), and says who, to be read after "nf_tables was".
+    /// Cancel-safe.
     pub(super) async fn changed(&mut self) -> String {
         loop {
             match self.watcher.next().await {
                 Ok(Event::Committed { comm, pid, .. }) => {
                     if std::mem::take(&mut self.touched) {
-                        return format!("{comm} (pid {pid})");
+                        return format!("changed by {comm} (pid {pid})");
                     }
                 }
-                Ok(Event::Overrun) => return "an overrun of the notification socket".to_owned(),
+                Ok(Event::Overrun) => return "out of sight for a moment: notifications were lost".to_owned(),
                 Ok(Event::Added { subject, .. } | Event::Removed { subject, .. }) => {
                     self.touched |= subject.table() == Some((Family::Inet, ruleset::TABLE));
                 }
                 Err(e) => {
                     tracing::warn!("failed to hear what others change in nf_tables: {e}");
                     tokio::time::sleep(FIRST_RETRY).await;
-                    return "a failure of the notification socket".to_owned();
+                    return "out of sight for a moment: the notification socket failed".to_owned();
                 }
             }
         }
     }
 
-    /// Repairs what `who` changed.
+    /// Repairs what [`changed`](Self::changed) told.
     pub(super) async fn repair(&mut self, who: String, engine: &Engine, registry: &Registry) {
         match self.settle(engine, registry).await {
             Ok(counts) => {
@@ -147,12 +148,12 @@ impl Guard {
                     added = counts.added,
                     removed = counts.removed,
                     changed = counts.changed,
-                    "nf_tables was changed by {who}: repaired"
+                    "nf_tables was {who}; repaired"
                 );
                 self.repairs += 1;
                 self.last_repair = Some(who);
             }
-            Err(e) => tracing::error!("nf_tables was changed by {who}: {e:#}; trying again"),
+            Err(e) => tracing::error!("nf_tables was {who}: {e:#}; trying again"),
         }
     }
 

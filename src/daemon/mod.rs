@@ -222,6 +222,10 @@ impl Agent {
     async fn carry_out(&mut self) -> Vec<Decision> {
         let decisions: Vec<Decision> = std::iter::from_fn(|| self.engine.poll_decision()).collect();
         self.guard.carry_out(&decisions, &self.engine, &self.registry).await;
+        if decisions.is_empty() {
+            return decisions;
+        }
+        let held = crate::log::hold();
         for decision in &decisions {
             let ban = decision.ban();
             if let Decision::Ban(_) = decision {
@@ -232,6 +236,7 @@ impl Agent {
             let until = ban.until.map_or_else(|| "lifted".to_owned(), |until| until.to_string());
             tracing::info!(jail, until, offenses = ban.offenses, "{} {offender}", decision.word());
         }
+        drop(held);
         decisions
     }
 
