@@ -80,6 +80,7 @@ fn hostile() -> impl Strategy<Value = String> {
         "access forbidden by rule",
         "\" failed (2: No such file)",
         " from 9.9.9.9 port 22 ssh2",
+        " from 9.9.9.9 port 22 ssh2: x",
         " from 9.9.9.9",
         " port 22",
         " port 22 ssh2",
