@@ -117,7 +117,7 @@ fn npm_forceful_browsing() {
 
 #[test]
 fn npm_404() {
-    assert_eq!(judge("npm-404.log"), 10);
+    assert_eq!(judge("npm-404.log"), 11);
 }
 
 #[test]

@@ -80,6 +80,7 @@ fn hostile() -> impl Strategy<Value = String> {
         "access forbidden by rule",
         "\" failed (2: No such file)",
         " from 9.9.9.9 port 22 ssh2",
+        " from 9.9.9.9 port 22 ssh2: x",
         " from 9.9.9.9",
         " port 22",
         " port 22 ssh2",
@@ -223,7 +224,9 @@ proptest! {
         let line = format!(
             "{host} - {user} [{CLF}] \"GET {path} HTTP/1.1\" 404 5 {} {}{tail}", traefik(&referer), traefik(&agent)
         );
-        let got = offenders(&[0, 1, 3, 4, 5, 6], line.as_bytes());
+        // Text at the very beginning of a line can pass for another program's; a claim that stands there is Traefik's alone.
+        let filters: &[usize] = if claimed.is_none() { &[0, 1, 3, 4, 5, 6] } else { &[3, 4, 6] };
+        let got = offenders(filters, line.as_bytes());
         // What cannot be told for certain is held against nobody.
         prop_assert!(got.iter().flatten().all(|a| a.to_string() == TRUE), "{:?} {}", got, line);
         // A client that can choose nothing but its own fields gains nothing by it.
