@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 
 use crate::config::{AllowEntry, Config, Jail};
 use crate::engine::{Allowlist, Policy};
+use crate::filter::timestamp::zone;
 use crate::filter::{Filter, Trust};
 use crate::host;
 use crate::kernel::Layout;
@@ -82,16 +83,19 @@ impl Jails {
         let mut jails = Vec::new();
         let mut warnings = Vec::new();
         for jail in &config.jails {
-            let zone = jail.timezone.clone().or_else(|| jail.filter.timezone.clone());
-            let key = (jail.filter_name.clone(), zone.clone());
+            let key = (jail.filter_name.clone(), jail.timezone.clone());
             let filter = match compiled.get(&key) {
                 Some(filter) => Arc::clone(filter),
                 None => {
-                    let zone = time_zone(zone.as_deref()).with_context(|| format!("jail {}", jail.name))?;
-                    let filter = Arc::new(Filter::compile(&jail.filter_name, &jail.filter, &zone)?);
+                    // What the jail says of its log's zone goes before what the filter says, and that before the host's.
+                    let mut filter = Filter::compile(&jail.filter_name, &jail.filter, &TimeZone::system())?;
+                    if let Some(name) = &jail.timezone {
+                        filter = filter.in_zone(zone(name).with_context(|| unknown_zone(&jail.name, name))?);
+                    }
                     warnings.extend(
                         filter.warnings().iter().map(|w| format!("filter {}: {w}", jail.filter_name)),
                     );
+                    let filter = Arc::new(filter);
                     compiled.insert(key, Arc::clone(&filter));
                     filter
                 }
@@ -148,27 +152,8 @@ fn networks(entries: &[AllowEntry], own: &[IpNet]) -> Vec<IpNet> {
     nets
 }
 
-/// The zone of time stamps that carry none: the one named, else the host's.
-fn time_zone(name: Option<&str>) -> Result<TimeZone> {
-    let Some(name) = name else { return Ok(TimeZone::system()) };
-    fixed_offset(name)
-        .or_else(|| TimeZone::get(name).ok())
-        .with_context(|| format!("timezone {name:?} is not known here (is the package tzdata installed?)"))
-}
-
-/// `UTC`, or `+01:00`.
-fn fixed_offset(name: &str) -> Option<TimeZone> {
-    if name == "UTC" {
-        return Some(TimeZone::UTC);
-    }
-    let (sign, rest) = match name.split_at_checked(1)? {
-        ("+", rest) => (1, rest),
-        ("-", rest) => (-1, rest),
-        _ => return None,
-    };
-    let (hours, minutes) = rest.split_once(':')?;
-    let seconds = hours.parse::<i32>().ok()? * 3600 + minutes.parse::<i32>().ok()? * 60;
-    Some(TimeZone::fixed(Offset::from_seconds(sign * seconds).ok()?))
+fn unknown_zone(jail: &str, zone: &str) -> String {
+    format!("jail {jail}: timezone {zone:?} is not known on this host (is the package tzdata installed?)")
 }
 
 #[cfg(test)]
@@ -176,13 +161,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zone_is_a_name_or_an_offset() {
-        let offset =
-            |name: &str| time_zone(Some(name)).map(|z| z.to_offset(jiff::Timestamp::UNIX_EPOCH).seconds());
-        assert_eq!(offset("UTC").unwrap(), 0);
-        assert_eq!(offset("+05:30").unwrap(), 19_800);
-        assert_eq!(offset("-01:00").unwrap(), -3600);
-        assert!(offset("Nowhere/Town").unwrap_err().to_string().contains("Nowhere/Town"));
+    fn the_jails_zone_goes_before_the_filters() {
+        let text = "filters:\n  f: { failregex: 'x <HOST>', timezone: '+05:00' }\njails:\n  a: { filter: f, logpath: /a }\n  \
+                    b: { filter: f, logpath: /b, timezone: UTC }\n";
+        let config = Config::parse(text, "test", &crate::config::Shipped::NONE).unwrap();
+        let jails = Jails::new(&config, &mut Registry::default()).unwrap();
+        let at = |n: usize| {
+            let seen = jails.jails[n].filter.examine(
+                b"2025-01-02 10:00:00 x 192.0.2.1",
+                crate::types::Timestamp::default(),
+                &jails.trust,
+            );
+            seen.at.unwrap().to_string()
+        };
+        assert_eq!((at(0).as_str(), at(1).as_str()), ("2025-01-02T05:00:00Z", "2025-01-02T10:00:00Z"));
     }
 
     #[test]
