@@ -109,16 +109,15 @@ fn logs(ready: &Ready) -> Finding {
     let mut good = true;
     let mut told = Vec::new();
     for pattern in &ready.jail.logpath {
-        let files = matching_files(pattern);
-        if files.is_empty() {
+        let (files, mut failed) = matching_files(pattern);
+        if files.is_empty() && failed.is_empty() {
             // No mistake: a log that does not exist yet is waited for.
             told.push(format!("{pattern}: no such file yet, will be waited for"));
         }
-        for file in &files {
-            if let Err(e) = File::open(file) {
-                good = false;
-                told.push(format!("{}: {e} (let the agent read it: owner, group or ACL)", file.display()));
-            }
+        failed.extend(files.iter().filter_map(|file| Some((file.clone(), File::open(file).err()?))));
+        for (path, e) in failed {
+            good = false;
+            told.push(format!("{}: {e} (let the agent read it: owner, group or ACL)", path.display()));
         }
         if files.len() == 1 {
             told.push(files[0].display().to_string());

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use super::rate::Rate;
+use crate::follow::FileStatus;
 use crate::types::JailId;
 
 /// How things stood at the end of a turn.
@@ -19,19 +19,12 @@ pub(super) struct Snapshot {
 }
 
 /// A followed file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct FileState {
-    pub(super) path: PathBuf,
+    /// The jails that watch it.
     pub(super) jails: Vec<JailId>,
-    /// Bytes.
-    pub(super) position: u64,
-    /// Bytes.
-    pub(super) size: u64,
-    /// Bytes not handed over yet.
-    pub(super) behind: u64,
-    pub(super) skipped: u64,
-    pub(super) rotations: u64,
-    pub(super) truncations: u64,
+    /// How it fares.
+    pub(super) status: FileStatus,
 }
 
 /// What a jail saw of its files' lines.

@@ -49,14 +49,15 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
         .iter()
         .filter(|file| file.jails.contains(&ready.id))
         .map(|file| {
+            let status = &file.status;
             json!({
-                "path": file.path,
-                "position": file.position,
-                "size": file.size,
-                "behind": file.behind,
-                "skipped": file.skipped,
-                "rotations": file.rotations,
-                "truncations": file.truncations,
+                "path": status.path,
+                "position": status.position.offset,
+                "size": status.size,
+                "behind": status.behind,
+                "skipped": status.skipped_long,
+                "rotations": status.rotations,
+                "truncations": status.truncations,
             })
         })
         .collect();

@@ -218,16 +218,10 @@ impl Reader {
 
     fn snapshot(&self, follower: &Follower) -> Snapshot {
         let status = follower.status();
-        let files = status.files.into_iter().map(|file| FileState {
-            jails: self.jails_of(&file.sources),
-            path: file.path,
-            position: file.position.offset,
-            size: file.size,
-            behind: file.behind,
-            skipped: file.skipped_long,
-            rotations: file.rotations,
-            truncations: file.truncations,
-        });
+        let files = status
+            .files
+            .into_iter()
+            .map(|status| FileState { jails: self.jails_of(&status.sources), status });
         let waiting = status
             .sources
             .into_iter()

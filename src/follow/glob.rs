@@ -25,14 +25,23 @@ pub fn pattern_matches(pattern: &str, path: &Path) -> bool {
     Pattern::parse(pattern).fits_path(path)
 }
 
-/// The regular files that a source with this pattern would follow now, sorted.
+/// The regular files that a source with this pattern would follow now, sorted; and what cannot be looked at, with why. What
+/// is not there is neither.
 #[must_use]
-pub fn matching_files(pattern: &str) -> Vec<PathBuf> {
-    let mut files = Pattern::parse(pattern).walk(&mut Directories::default()).candidates;
-    files.retain(|path| path.is_file());
+pub fn matching_files(pattern: &str) -> (Vec<PathBuf>, Vec<(PathBuf, io::Error)>) {
+    let Walk { candidates, mut failed, .. } = Pattern::parse(pattern).walk(&mut Directories::default());
+    let mut files = Vec::new();
+    for path in candidates {
+        match fs::metadata(&path) {
+            Ok(found) if found.is_file() => files.push(path),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => failed.push((path, e)),
+        }
+    }
     files.sort_unstable();
     files.dedup();
-    files
+    (files, failed)
 }
 
 /// What walking a pattern found.

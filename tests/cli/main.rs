@@ -173,6 +173,34 @@ fn every_mistake_of_a_configuration_is_told_at_once() {
 }
 
 #[test]
+fn check_says_which_log_cannot_be_read() {
+    let place = Place::new();
+    // Root may read everything, so a permission cannot be missing here; a link to itself cannot be followed by anybody.
+    std::os::unix::fs::symlink("loop.log", place.dir().join("loop.log")).unwrap();
+    place.write("a-1.log", "");
+    let config = fs::read_to_string(place.dir().join("config.yaml")).unwrap();
+    let check = || {
+        let out = Command::new("unshare")
+            .args(["-rn", env!("CARGO_BIN_EXE_stockade"), "check", "--json"])
+            .env("STOCKADE_CONFIG", place.dir().join("config.yaml"))
+            .output()
+            .unwrap();
+        let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        (out.status.code().unwrap(), told)
+    };
+    let (code, told) = check();
+    assert_eq!((code, &told["ok"]), (0, &true.into()), "{told:#}");
+    place.write("config.yaml", &config.replace("a-*.log", "loop.log"));
+    let (code, told) = check();
+    assert_eq!(code, 1);
+    let jail = told["findings"].as_array().unwrap().iter().find(|f| f["ok"] == false).unwrap();
+    assert!(
+        jail["told"].as_str().unwrap().contains("loop.log: Too many levels of symbolic links"),
+        "{told:#}"
+    );
+}
+
+#[test]
 fn output_may_be_cut_short() {
     let place = Place::new();
     let log: String = (0..20_000).map(|n| npm(n % 60, "203.0.113.7", 404)).collect();
