@@ -3,10 +3,13 @@
 //! The socket's mode is the whole access control: who may connect may ban and unban.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -16,6 +19,9 @@ use tokio::sync::{mpsc, oneshot};
 const REQUEST_CAP: u64 = 1 << 20;
 /// A peer that connects and says nothing is let go after this long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An agent that was told to stop has ended by then.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// What can be asked of a running agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +99,9 @@ pub enum BindError {
     /// Two agents would undo each other's work in the kernel.
     #[error("another agent already answers on {}; stop it first (stockade stop)", .0.display())]
     Busy(PathBuf),
+    /// The same, with another control socket.
+    #[error("another agent (pid {0}) enforces in this network namespace already; stop it first")]
+    NotAlone(i32),
     /// The system refused.
     #[error("failed to open the control socket {}: {source} (set paths.control to a writable place)", path.display())]
     Io {
@@ -101,6 +110,56 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// The right to be the one agent of this network namespace: two would undo each other's bans for ever, whatever their
+/// control sockets are called. Held as an abstract Unix socket, whose names belong to the namespace (unix(7)).
+#[derive(Debug)]
+pub struct Alone {
+    _socket: Option<net::UnixListener>,
+}
+
+impl Alone {
+    /// Claims it, waiting a moment for an agent that is just ending.
+    ///
+    /// # Errors
+    /// [`BindError::NotAlone`] when another agent has it.
+    pub async fn claim() -> Result<Self, BindError> {
+        let end = tokio::time::Instant::now() + HANDOVER;
+        loop {
+            match Self::try_claim() {
+                Err(BindError::NotAlone(_)) if tokio::time::Instant::now() < end => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                claimed => return claimed,
+            }
+        }
+    }
+
+    fn try_claim() -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { path: PathBuf::from("@stockade"), source };
+        let name = net::SocketAddr::from_abstract_name(b"stockade").map_err(failed)?;
+        match net::UnixListener::bind_addr(&name) {
+            Ok(socket) => Ok(Self { _socket: Some(socket) }),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                // Anybody may take an abstract name. Who is neither root nor us is no agent, and must not keep us out.
+                let holder = net::UnixStream::connect_addr(&name)
+                    .and_then(|stream| getsockopt(&stream, PeerCredentials).map_err(Into::into));
+                match holder {
+                    Ok(who) if who.uid() != 0 && who.uid() != nix::unistd::geteuid().as_raw() => {
+                        tracing::warn!(
+                            uid = who.uid(),
+                            "somebody else holds the agent's name: going on without it"
+                        );
+                        Ok(Self { _socket: None })
+                    }
+                    Ok(who) => Err(BindError::NotAlone(who.pid())),
+                    Err(e) => Err(failed(e)),
+                }
+            }
+            Err(e) => Err(failed(e)),
+        }
+    }
 }
 
 /// The listening socket. Dropping it removes the file.
@@ -124,6 +183,10 @@ impl Server {
             Ok(_) => return Err(BindError::Busy(path.to_owned())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                // What refuses may be a crashed agent's socket, or no socket at all.
+                if !std::fs::symlink_metadata(path).map_err(failed)?.file_type().is_socket() {
+                    return Err(failed(io::Error::other("something is there that is no socket")));
+                }
                 std::fs::remove_file(path).map_err(failed)?;
             }
             Err(e) => return Err(failed(e)),

@@ -58,8 +58,9 @@ impl Write for Stderr {
             Some(lines) => {
                 lines.extend_from_slice(text);
                 if lines.len() >= HELD {
-                    io::stderr().write_all(lines)?;
+                    let written = io::stderr().write_all(lines);
                     lines.clear();
+                    written?;
                 }
                 Ok(text.len())
             }

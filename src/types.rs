@@ -115,7 +115,7 @@ pub struct Ban {
     pub evidence: Box<[u8]>,
 }
 
-/// At most so many bytes of the deciding line are kept with a ban: 100,000 bans then stay under 26 MB.
+/// At most so many bytes of the deciding line are kept with a ban: 100,000 bans then take 35 MB in all.
 pub const EVIDENCE_CAP: usize = 256;
 
 /// What the engine decided; the kernel is told first, sinks after it.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::client::text;
+use crate::daemon::printable;
 
 /// The agent's status object as text.
 pub(super) fn render(status: &Value) -> String {
@@ -68,7 +69,7 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
             None | Some(0) => "up to date".to_owned(),
             Some(bytes) => format!("{} behind", size(bytes)),
         };
-        write!(out, "  file      {}: {behind}", text(&file["path"]))?;
+        write!(out, "  file      {}: {behind}", printable(text(&file["path"]).as_bytes()))?;
         for (key, what) in
             [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")]
         {
@@ -79,7 +80,7 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
         writeln!(out)?;
     }
     for pattern in list(&jail["waiting"]) {
-        writeln!(out, "  waiting   {}: no such file yet", text(pattern))?;
+        writeln!(out, "  waiting   {}: no such file yet", printable(text(pattern).as_bytes()))?;
     }
     for warning in list(&jail["warnings"]) {
         writeln!(out, "  warning   {}", text(warning))?;

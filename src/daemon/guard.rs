@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use hashbrown::HashMap;
+use ipnet::IpNet;
 use nft::{Event, Family, Watcher};
 use tokio::time::Instant;
 
 use super::jails::Registry;
+use super::shown;
 use crate::clock;
 use crate::engine::Engine;
-use crate::kernel::{Changes, Counts, Enforcer, Layout, desired, parse_comment, ruleset, want};
+use crate::kernel::{Changes, Counts, Enforcer, Layout, SetId, desired, parse_comment, ruleset, want};
 use crate::types::{Ban, Decision, Timestamp};
 
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Two repairs are at least so far apart, lest two agents (or a script) and we drive each other round.
+const BETWEEN_REPAIRS: Duration = Duration::from_millis(100);
 
 /// The enforcer, and how it fares.
 pub(super) struct Guard {
@@ -22,7 +27,13 @@ pub(super) struct Guard {
     watcher: Watcher,
     /// Something of ours was touched in the transaction that is being announced.
     touched: bool,
+    /// The notification socket failed: it is asked again then.
+    deaf: Option<Instant>,
+    /// When the kernel is asked again after a refusal, and how long that was put off.
     retry: Option<(Instant, Duration)>,
+    /// A repair that has to wait, and what for.
+    waiting_repair: Option<(Instant, String)>,
+    last_repair_at: Option<Instant>,
     /// Changes by others that were repaired.
     pub(super) repairs: u64,
     /// What the last one was.
@@ -42,7 +53,10 @@ impl Guard {
             enforcer,
             watcher,
             touched: false,
+            deaf: None,
             retry: None,
+            waiting_repair: None,
+            last_repair_at: None,
             repairs: 0,
             last_repair: None,
             error: None,
@@ -50,16 +64,33 @@ impl Guard {
     }
 
     /// Takes over the bans that an agent before us left in the kernel: how many. What it cannot take over (its jail is
-    /// gone, its address is now allowed, somebody else wrote it) the next [`settle`](Self::settle) removes.
+    /// gone, its address is now allowed, somebody else wrote it) is told, and the next [`settle`](Self::settle) removes it.
     pub(super) async fn take_over(&mut self, engine: &mut Engine, registry: &Registry) -> Result<usize> {
-        let held = self.enforcer.held(clock::now()).await.context("failed to list the bans in the kernel")?;
+        let held =
+            self.enforcer.left_behind(clock::now()).await.context("failed to list the bans in the kernel")?;
         let mut taken = 0;
-        for (_, element) in held {
-            let Some((jail, offenses, since)) = parse_comment(&element.comment) else { continue };
-            let Some(jail) = registry.find(jail) else { continue };
+        for element in held {
+            let Some((jail, offenses, since)) = parse_comment(&element.comment) else {
+                tracing::warn!(
+                    "{} in table inet stockade is not of our making: removing it",
+                    shown(element.net)
+                );
+                continue;
+            };
+            let Some(id) = registry.find(jail) else {
+                tracing::warn!("lifting the ban of {}: there is no jail {jail} any more", shown(element.net));
+                continue;
+            };
             let evidence = Box::from(&b"found in the kernel"[..]);
-            let ban = Ban { jail, offender: element.net, since, until: element.end, offenses, evidence };
-            taken += usize::from(engine.adopt(ban));
+            let ban = Ban { jail: id, offender: element.net, since, until: element.end, offenses, evidence };
+            if engine.adopt(ban) {
+                taken += 1;
+            } else {
+                tracing::warn!(
+                    "lifting the ban of {} in {jail}: ignoreip says it is never banned",
+                    shown(element.net)
+                );
+            }
         }
         Ok(taken)
     }
@@ -118,30 +149,44 @@ impl Guard {
     }
 
     /// Waits until somebody else has changed our table (or may have), and says who, to be read after "nf_tables was".
-    /// Cancel-safe.
+    /// Cancel-safe: nothing is kept over an await but in `self`.
     pub(super) async fn changed(&mut self) -> String {
         loop {
+            if let Some(until) = self.deaf {
+                tokio::time::sleep_until(until).await;
+                self.deaf = None;
+                return "out of sight for a moment: the notification socket failed".to_owned();
+            }
             match self.watcher.next().await {
                 Ok(Event::Committed { comm, pid, .. }) => {
                     if std::mem::take(&mut self.touched) {
                         return format!("changed by {comm} (pid {pid})");
                     }
                 }
-                Ok(Event::Overrun) => return "out of sight for a moment: notifications were lost".to_owned(),
+                Ok(Event::Overrun) => {
+                    self.touched = false;
+                    return "out of sight for a moment: notifications were lost".to_owned();
+                }
                 Ok(Event::Added { subject, .. } | Event::Removed { subject, .. }) => {
                     self.touched |= subject.table() == Some((Family::Inet, ruleset::TABLE));
                 }
                 Err(e) => {
                     tracing::warn!("failed to hear what others change in nf_tables: {e}");
-                    tokio::time::sleep(FIRST_RETRY).await;
-                    return "out of sight for a moment: the notification socket failed".to_owned();
+                    self.deaf = Some(Instant::now() + FIRST_RETRY);
                 }
             }
         }
     }
 
-    /// Repairs what [`changed`](Self::changed) told.
+    /// Repairs what [`changed`](Self::changed) told: at once, or, if somebody keeps changing things, a few times a second, so
+    /// that neither they nor we can keep the agent from its work.
     pub(super) async fn repair(&mut self, who: String, engine: &Engine, registry: &Registry) {
+        let now = Instant::now();
+        if let Some(next) = self.last_repair_at.map(|at| at + BETWEEN_REPAIRS).filter(|next| *next > now) {
+            self.waiting_repair = Some((next, who));
+            return;
+        }
+        self.last_repair_at = Some(now);
         match self.settle(engine, registry).await {
             Ok(counts) => {
                 tracing::warn!(
@@ -157,9 +202,24 @@ impl Guard {
         }
     }
 
-    /// When the kernel should be asked again; `None` while all is well.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry.map(|(at, _)| at)
+    /// Does what [`due_at`](Self::due_at) was about.
+    pub(super) async fn due(&mut self, engine: &Engine, registry: &Registry) {
+        if let Some((_, who)) = self.waiting_repair.take() {
+            self.repair(who, engine, registry).await;
+            return;
+        }
+        match self.settle(engine, registry).await {
+            Ok(_) => tracing::info!("nf_tables is in line again"),
+            Err(e) => tracing::error!("{e:#}; trying again"),
+        }
+    }
+
+    /// When there is something to do: to ask the kernel again after a refusal, or a repair that had to wait; `None` while all
+    /// is well.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        let retry = self.retry.map(|(at, _)| at);
+        let repair = self.waiting_repair.as_ref().map(|(at, _)| *at);
+        retry.into_iter().chain(repair).min()
     }
 
     /// Whether the kernel holds what it should, as far as we know.
@@ -167,10 +227,22 @@ impl Guard {
         self.retry.is_none()
     }
 
-    /// Packets stopped, by element; empty when the kernel does not tell.
-    pub(super) async fn held(&mut self, now: Timestamp) -> Vec<crate::kernel::Held> {
-        let held = self.enforcer.held(now).await.unwrap_or_default();
-        held.into_iter().map(|(_, element)| element).collect()
+    /// Packets stopped, by set and element.
+    pub(super) async fn packets(&mut self, now: Timestamp) -> HashMap<(SetId, IpNet), u64> {
+        match self.enforcer.held(now).await {
+            Ok(held) => {
+                held.into_iter().filter_map(|(set, held)| Some(((set, held.net), held.packets?))).collect()
+            }
+            Err(e) => {
+                tracing::warn!("failed to count stopped packets: {e}");
+                HashMap::new()
+            }
+        }
+    }
+
+    /// Where a ban's element stands.
+    pub(super) fn place(&self, ban: &Ban) -> Option<SetId> {
+        self.enforcer.layout().place(ban.jail, ban.offender)
     }
 
     /// Removes the table.

@@ -30,13 +30,15 @@ use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
-use crate::control::{Call, Server};
+use crate::control::{self, Call, Server};
 use crate::engine::{Engine, Limits};
 use crate::follow::Options;
 use crate::types::{Decision, JailId, Timestamp};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// A clock that is off by more was set, or the machine slept.
+const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// So many requests may wait while the agent is busy.
 const CALLS: usize = 16;
 
@@ -63,6 +65,7 @@ pub fn run_with(path: &Path, config: Config) -> Result<()> {
     runtime.block_on(async {
         let (calls, orders) = mpsc::channel(CALLS);
         let server = Server::bind(&config.paths.control).await?;
+        let alone = control::Alone::claim().await?;
         let mut signals = Signals::new().context("failed to listen to signals")?;
         let (mut agent, batches) = Agent::start(path, config).await?;
         // Only an agent that enforces answers: who pings it may rely on that.
@@ -72,6 +75,7 @@ pub fn run_with(path: &Path, config: Config) -> Result<()> {
         // Wait for it, so that the socket's file is gone when we are.
         drop(server.await);
         let stopped = agent.end().await;
+        drop(alone);
         ended.and(stopped)
     })
 }
@@ -88,13 +92,16 @@ struct Agent {
     started: Timestamp,
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
     told: HashMap<JailId, Told>,
+    looked: Instant,
+    /// The time of day and the steady clock, as of the last turn.
+    clocks: (Timestamp, Instant),
     stop: Option<Stop>,
 }
 
 /// How the agent is to end.
 struct Stop {
     flush: bool,
-    reply: Option<tokio::sync::oneshot::Sender<crate::control::Response>>,
+    reply: Option<tokio::sync::oneshot::Sender<control::Response>>,
 }
 
 impl Agent {
@@ -132,6 +139,8 @@ impl Agent {
             started: now,
             last_bans: HashMap::new(),
             told: HashMap::new(),
+            looked: Instant::now(),
+            clocks: (clock::now(), Instant::now()),
             stop: None,
         };
         Ok((agent, batches))
@@ -144,24 +153,26 @@ impl Agent {
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<()> {
         while self.stop.is_none() {
-            let (timer, retry) = (self.timer(), self.guard.retry_at());
+            let (timer, due) = (self.timer(), self.guard.due_at());
             tokio::select! {
                 // In this order: what somebody broke is mended before new bans are written into it.
                 biased;
                 ask = signals.next() => self.signal(ask).await,
                 who = self.guard.changed() => self.guard.repair(who, &self.engine, &self.registry).await,
-                () = until(retry) => self.try_again().await,
+                () = until(due) => self.guard.due(&self.engine, &self.registry).await,
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
                 batch = batches.recv() => {
                     let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     self.offenses(&batch);
                 }
-                () = tokio::time::sleep_until(timer) => {
-                    self.engine.timeout(clock::now());
-                    self.look_around();
-                }
+                () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
             }
             self.carry_out().await;
+            self.mind_the_clock().await;
+            if self.looked.elapsed() >= LONGEST_SLEEP {
+                self.looked = Instant::now();
+                self.look_around();
+            }
         }
         Ok(())
     }
@@ -204,10 +215,20 @@ impl Agent {
         }
     }
 
-    async fn try_again(&mut self) {
-        match self.guard.settle(&self.engine, &self.registry).await {
-            Ok(_) => tracing::info!("nf_tables is in line again"),
-            Err(e) => tracing::error!("{e:#}; trying again"),
+    /// Bans end by the time of day, elements by a count that knows neither of a clock that was set nor of a suspended
+    /// machine. When the two part, the elements are given their ends anew.
+    async fn mind_the_clock(&mut self) {
+        let (wall, steady) = (clock::now(), Instant::now());
+        let (wall_before, steady_before) = std::mem::replace(&mut self.clocks, (wall, steady));
+        let expected = wall_before.saturating_add(steady - steady_before);
+        if wall.since(expected).max(expected.since(wall)) < CLOCK_STEP {
+            return;
+        }
+        tracing::warn!("the clock went from {expected} to {wall}: giving all bans their ends anew");
+        self.engine.timeout(wall);
+        self.carry_out().await;
+        if let Err(e) = self.guard.settle(&self.engine, &self.registry).await {
+            tracing::error!("{e:#}; trying again");
         }
     }
 
@@ -246,8 +267,9 @@ impl Agent {
         let jails = Jails::new(&config, &mut self.registry)?;
         let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(jails.warnings.iter().cloned());
-        if config.paths != self.config.paths || config.limits != self.config.limits {
-            warnings.push("paths and limits take effect at the next start".to_owned());
+        let running = &self.config;
+        if (&config.paths, config.limits, config.log) != (&running.paths, running.limits, running.log) {
+            warnings.push("paths, limits and log take effect at the next start".to_owned());
         }
         let now = clock::now();
         self.engine.set_allowlist(jails.allowlist.clone(), now);
@@ -261,10 +283,15 @@ impl Agent {
             worker.replan(plan(&jails));
         }
         let reshaped = self.guard.reshape(jails.layout(), &self.engine, &self.registry).await;
-        (self.jails, self.config) = (jails, Config { paths: self.config.paths.clone(), ..config });
+        if let Err(e) = reshaped {
+            tracing::error!("{e:#}; trying again");
+            warnings.push(format!("nf_tables is not in line with it yet: {e:#}; the agent keeps trying"));
+        }
+        let Config { paths, limits, log, .. } = self.config.clone();
+        (self.jails, self.config) = (jails, Config { paths, limits, log, ..config });
         self.told.clear();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");
-        reshaped.map(|_| warnings)
+        Ok(warnings)
     }
 
     /// Says, once of each jail and kind, what keeps it from banning.

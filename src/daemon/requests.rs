@@ -56,16 +56,15 @@ impl Agent {
 
     async fn bans(&mut self, jail: Option<&str>) -> Response {
         let now = clock::now();
-        let packets = self.guard.held(now).await;
-        let packets: hashbrown::HashMap<_, _> =
-            packets.into_iter().map(|held| (held.net, held.packets)).collect();
+        let packets = self.guard.packets(now).await;
         self.of_jail(jail, |agent, only| {
             let mut bans: Vec<&Ban> =
                 agent.engine.bans().filter(|ban| only.is_none_or(|id| id == ban.jail)).collect();
             bans.sort_by_key(|ban| (ban.since, ban.offender));
             let list = bans.into_iter().map(|ban| {
                 let mut value = agent.ban_value(ban);
-                value["packets"] = json!(packets.get(&ban.offender).copied().flatten());
+                value["packets"] =
+                    json!(agent.guard.place(ban).and_then(|set| packets.get(&(set, ban.offender))));
                 value
             });
             Value::Array(list.collect())
@@ -163,7 +162,12 @@ pub(super) fn stopped(bans: usize, removed: &Result<()>) -> Response {
 
 /// Text from a log for a terminal: what is not printable could move the cursor or change colours there.
 pub(crate) fn printable(text: &[u8]) -> String {
-    String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    // Besides control characters: line and paragraph separators, and marks that reorder what is read.
+    let hostile = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    String::from_utf8_lossy(text).chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -173,5 +177,6 @@ mod tests {
     #[test]
     fn a_line_cannot_drive_the_terminal() {
         assert_eq!(printable(b"a\x1b[2Jb\xff\n"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}");
+        assert_eq!(printable("a\u{202e}b".as_bytes()), "a\u{fffd}b");
     }
 }

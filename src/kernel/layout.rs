@@ -73,6 +73,26 @@ impl fmt::Display for Kind {
     }
 }
 
+impl Kind {
+    /// The kind of a set of ours by its name, also of one that an agent with another configuration made.
+    #[must_use]
+    pub fn of_name(set: &str) -> Option<Self> {
+        let ends = |kind: Self| {
+            let name = kind.to_string();
+            set == name
+                || set
+                    .strip_suffix(&name)
+                    .is_some_and(|scope| scope.starts_with("ports_") && scope.ends_with('_'))
+        };
+        let length = set.rsplit_once('_').and_then(|(_, length)| length.parse().ok()).filter(|n| *n < 128);
+        length
+            .map(Self::Prefix6)
+            .into_iter()
+            .chain([Self::Single4, Self::Nets4, Self::Single6, Self::Nets6])
+            .find(|kind| ends(*kind))
+    }
+}
+
 /// One set of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SetId {
@@ -145,11 +165,10 @@ impl Layout {
     }
 }
 
-/// A jail's name as part of a set's name: nft(8) allows letters, digits, `/`, `\`, `_` and `.`, beginning with a letter.
+/// A jail's name as part of a set's name, kept as it is so that no two jails share one: nft(8) takes all that a jail's name
+/// may hold. The word in front keeps a jail called `banned4` apart from the set of that name.
 fn set_name_part(jail: &str) -> String {
-    let kept = jail.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' });
-    // "ports_" also keeps a jail called `banned4` apart from the set of that name.
-    std::iter::once("ports_".to_owned()).chain(kept.map(String::from)).collect()
+    format!("ports_{jail}")
 }
 
 #[cfg(test)]
@@ -175,8 +194,25 @@ mod tests {
         assert_eq!(name(ALL, "2001:db8::1/128"), "banned6");
         assert_eq!(name(ALL, "2001:db8::/64"), "banned6_64");
         assert_eq!(name(ALL, "2001:db8::/48"), "nets6");
-        assert_eq!(name(SSH, "192.0.2.1/32"), "ports_my_ssh_banned4");
-        assert_eq!(name(SSH, "2001:db8::/56"), "ports_my_ssh_banned6_56");
+        assert_eq!(name(SSH, "192.0.2.1/32"), "ports_my-ssh_banned4");
+        assert_eq!(name(SSH, "2001:db8::/56"), "ports_my-ssh_banned6_56");
+    }
+
+    #[test]
+    fn two_jails_never_share_a_name() {
+        let layout = Layout::new([(ALL, "my-ssh", &[22][..], 64), (SSH, "my_ssh", &[80][..], 64)]);
+        let names: BTreeSet<String> = layout.sets().map(|set| layout.name(set)).collect();
+        assert_eq!(names.len(), layout.sets().count());
+    }
+
+    #[test]
+    fn a_sets_name_tells_its_kind() {
+        for set in layout().sets() {
+            assert_eq!(Kind::of_name(&layout().name(set)), Some(set.kind));
+        }
+        for other in ["ports_a_ports", "mine", "banned4x", "banned6_200", "x_banned4"] {
+            assert_eq!(Kind::of_name(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::io;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use nft::{Batch, CommitError, Connection, Element, ListError, TableContent};
+use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent};
 
 pub use self::changes::{Changes, Counts};
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
@@ -91,15 +91,21 @@ impl Enforcer {
     pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
         let mut all = Vec::new();
         for (id, elements) in self.elements().await? {
-            all.extend(elements.into_iter().filter_map(|element| {
-                let net = ruleset::net(id.kind, &element)?;
-                let end = element.expires.map(|left| now.saturating_add(left));
-                // An element with a timeout and nothing left of it is about to go.
-                let over = element.expires == Some(Duration::ZERO);
-                let comment = element.comment.unwrap_or_default().into();
-                let packets = element.counter.map(|counter| counter.packets);
-                (!over).then_some((id, Held { net, end, comment, packets }))
-            }));
+            all.extend(elements.into_iter().filter_map(|element| Some((id, read(id.kind, element, now)?))));
+        }
+        Ok(all)
+    }
+
+    /// What the sets hold that are in our table now, also those that an agent with another configuration made.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list a set.
+    pub async fn left_behind(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
+        let mut all = Vec::new();
+        for set in self.sets().await? {
+            let Some(kind) = Kind::of_name(set.name()) else { continue };
+            let elements = self.connection.elements(&set).await?;
+            all.extend(elements.into_iter().filter_map(|element| read(kind, element, now)));
         }
         Ok(all)
     }
@@ -125,33 +131,58 @@ impl Enforcer {
         Ok(all)
     }
 
+    async fn sets(&mut self) -> Result<Vec<Set>, ListError> {
+        match self.connection.sets(self.ruleset.table()).await {
+            Err(e) if e.is_not_found() => Ok(Vec::new()),
+            sets => sets,
+        }
+    }
+
+    /// Whether our table has something that the ruleset does not have and that would stay there: sets and chains of another
+    /// configuration, or an element that we would not write, such as a range.
+    async fn is_strange(&mut self) -> Result<bool, ListError> {
+        if self.sets().await?.iter().any(|set| !self.ruleset.has_set(set.name())) {
+            return Ok(true);
+        }
+        let chains = match self.connection.chains(self.ruleset.table()).await {
+            Err(e) if e.is_not_found() => Vec::new(),
+            chains => chains?,
+        };
+        if chains.iter().any(|chain| !self.ruleset.has_chain(chain.name())) {
+            return Ok(true);
+        }
+        let elements = self.elements().await?;
+        Ok(elements
+            .iter()
+            .any(|(id, all)| all.iter().any(|element| ruleset::net(id.kind, element).is_none())))
+    }
+
     /// Makes the table, its rules and its elements what they should be, in one transaction: at no moment is a ban that
     /// stays not in force.
     ///
     /// # Errors
     /// When the kernel refuses; then nothing has changed.
     pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
+        let strange = self.is_strange().await?;
         let held = self.held(now).await?;
         let changes = Changes::between(desired, &held);
-        let mut batch = Batch::new();
-        self.ruleset.build(&mut batch);
-        changes.write(&mut batch, &self.ruleset, now);
-        match self.connection.commit(&batch).await {
-            Ok(()) => Ok(changes.counts()),
-            // A table of ours with another shape, from another version: replace it whole, still in one transaction.
-            Err(e) if !e.is_permission() => {
-                let mut batch = Batch::new();
-                self.ruleset.rebuild(&mut batch);
-                let all = Changes::between(desired, &[]);
-                all.write(&mut batch, &self.ruleset, now);
-                if self.connection.commit(&batch).await.is_err() {
-                    // What stands in the way of the smaller change says more.
-                    return Err(e.into());
-                }
-                Ok(all.counts())
+        if !strange {
+            let mut batch = Batch::new();
+            self.ruleset.build(&mut batch);
+            changes.write(&mut batch, &self.ruleset, now);
+            match self.connection.commit(&batch).await {
+                Ok(()) => return Ok(changes.counts()),
+                Err(e) if e.is_permission() => return Err(e.into()),
+                // A table of ours with another shape, from another version.
+                Err(e) => tracing::debug!("{e}; replacing the table"),
             }
-            Err(e) => Err(e.into()),
         }
+        // Still one transaction: no ban that stays is out of force for a moment.
+        let mut batch = Batch::new();
+        self.ruleset.rebuild(&mut batch);
+        Changes::between(desired, &[]).write(&mut batch, &self.ruleset, now);
+        self.connection.commit(&batch).await?;
+        Ok(changes.counts())
     }
 
     /// Commits what decisions changed.
@@ -173,4 +204,14 @@ impl Enforcer {
         self.ruleset.remove(&mut batch);
         self.connection.commit(&batch).await
     }
+}
+
+/// What an element stands for; `None` for one that is about to go, and for one that we would not write.
+fn read(kind: Kind, element: Element, now: Timestamp) -> Option<Held> {
+    let net = ruleset::net(kind, &element)?;
+    let over = element.expires == Some(Duration::ZERO);
+    let end = element.expires.map(|left| now.saturating_add(left));
+    let packets = element.counter.map(|counter| counter.packets);
+    let comment = element.comment.unwrap_or_default().into();
+    (!over).then_some(Held { net, end, comment, packets })
 }

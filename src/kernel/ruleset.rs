@@ -65,6 +65,25 @@ impl Ruleset {
         &self.layout
     }
 
+    /// The table itself.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether it has a set of this name.
+    #[must_use]
+    pub fn has_set(&self, name: &str) -> bool {
+        let bans = self.sets.iter().map(|(_, set)| set);
+        bans.chain(self.ports.iter().map(|(set, _)| set)).any(|set| set.name() == name)
+    }
+
+    /// Whether it has a chain of this name.
+    #[must_use]
+    pub fn has_chain(&self, name: &str) -> bool {
+        self.chains.iter().any(|chain| chain.name() == name)
+    }
+
     /// The sets that hold bans.
     pub fn sets(&self) -> impl Iterator<Item = &(SetId, Set)> {
         self.sets.iter()

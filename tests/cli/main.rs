@@ -200,6 +200,22 @@ fn check_says_which_log_cannot_be_read() {
     );
 }
 
+/// A file named as the control socket was taken for what a crashed agent leaves, and removed.
+#[test]
+fn a_file_is_no_socket() {
+    let place = Place::new();
+    let precious = place.write("control.sock", "precious");
+    let out = Command::new("unshare")
+        .args(["-rn", env!("CARGO_BIN_EXE_stockade"), "run"])
+        .env("STOCKADE_CONFIG", place.dir().join("config.yaml"))
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("something is there that is no socket"), "{said}");
+    assert_eq!(fs::read_to_string(precious).unwrap(), "precious");
+}
+
 #[test]
 fn output_may_be_cut_short() {
     let place = Place::new();

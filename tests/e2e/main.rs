@@ -349,4 +349,83 @@ fn what_may_not_be_banned_is_refused_unless_forced() {
     let second = world.stockade(&["run"]);
     assert_eq!(second.status.code(), Some(4), "{}", text(&second));
     assert!(text(&second).contains("another agent already answers"), "{}", text(&second));
+    // Another socket does not make it another host.
+    let config = std::fs::read_to_string(world.dir().join("config.yaml")).unwrap();
+    let other = world.write("other.yaml", &config.replace("control.sock", "other.sock"));
+    let third = world.stockade(&["run", "--config", other.to_str().unwrap()]);
+    assert_eq!(third.status.code(), Some(4), "{}", text(&third));
+    assert!(text(&third).contains("in this network namespace already"), "{}", text(&third));
+}
+
+/// Stops the agent, changes its configuration, starts it again.
+fn restart(world: &mut World, change: impl Fn(&str) -> String) {
+    assert!(world.stockade(&["stop"]).status.success());
+    assert!(eventually(SOON, || world.stockade(&["ping"]).status.code() == Some(3)));
+    let config = std::fs::read_to_string(world.dir().join("config.yaml")).unwrap();
+    world.write("config.yaml", &change(&config));
+    world.run_agent();
+}
+
+/// The bans that reached another shape of the table stayed there for good, and came back when they had been lifted.
+#[test]
+fn bans_survive_a_change_of_the_tables_shape() {
+    let mut world = World::new();
+    nginx::start(&mut world);
+    world.start_agent(&NPM_JAIL.replace("from: start", "from: end"));
+    let out = world.stockade(&["ban", "npm", OFFENDER6, OFFENDER4, "198.51.100.0/24"]);
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(world.table().contains("banned6_64"));
+
+    restart(&mut world, |config| {
+        config.replace("bantime: 1h", "bantime: 1h\n    ipv6_prefix: 56\n    ports: [http]")
+    });
+    let table = world.table();
+    assert!(!table.contains("set banned6_64") && table.contains("198.51.100.0/24"), "{table}");
+    for (offender, innocent) in [(OFFENDER4, INNOCENT4), (OFFENDER6, INNOCENT6)] {
+        assert_eq!(world.visit(offender, "/"), None, "{table}\n{}", world.agent_log());
+        assert_eq!(world.visit(innocent, "/"), Some(200));
+    }
+    assert!(world.stockade(&["unban", "--all"]).status.success());
+    restart(&mut world, |config| config.replace("    ports: [http]", ""));
+    assert!(!world.table().contains("elements"), "what was lifted stays lifted: {}", world.table());
+}
+
+/// `my-ssh` and `my_ssh` once shared a set, and so the wrong port was closed.
+#[test]
+fn jails_with_names_alike_close_their_own_ports() {
+    let mut world = World::new();
+    nginx::start(&mut world);
+    world.start_agent(
+        "
+jails:
+  my-web: { filter: npm-404, logpath: DIR/a.log, ports: [http] }
+  my_web: { filter: npm-404, logpath: DIR/b.log, ports: [8080] }
+",
+    );
+    for (jail, offender) in [("my-web", OFFENDER4), ("my_web", INNOCENT4)] {
+        let out = world.stockade(&["ban", jail, offender]);
+        assert!(out.status.success(), "{}", text(&out));
+    }
+    assert_eq!(world.visit(OFFENDER4, "/"), None);
+    assert_eq!(world.visit(INNOCENT4, "/"), Some(200), "only port 8080 is closed to it");
+    world.server("nft", &["flush", "ruleset"]);
+    until_listed(&world, OFFENDER4);
+    assert_eq!(world.visit(OFFENDER4, "/"), None);
+}
+
+#[test]
+fn what_others_put_into_our_table_is_removed() {
+    let mut world = World::new();
+    world.start_agent(NPM_JAIL);
+    let before = world.table();
+    for args in [
+        ["add", "element", "inet", "stockade", "nets4", "{ 198.51.100.3-198.51.100.9 }"].as_slice(),
+        &["add", "element", "inet", "stockade", "banned4", "{ 198.51.100.3 timeout 1h }"],
+        &["add", "set", "inet", "stockade", "theirs", "{ type ipv4_addr; }"],
+        &["add", "rule", "inet", "stockade", "prerouting", "accept"],
+        &["insert", "rule", "inet", "stockade", "prerouting", "tcp", "dport", "22", "accept"],
+    ] {
+        world.server("nft", args);
+        assert!(eventually(SOON, || world.table() == before), "{args:?}: {}", world.table());
+    }
 }
