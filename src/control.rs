@@ -103,7 +103,7 @@ pub enum BindError {
     #[error("another agent (pid {0}) enforces in this network namespace already; stop it first")]
     NotAlone(i32),
     /// The system refused.
-    #[error("failed to open the control socket {}: {source} (set paths.control to a writable place)", path.display())]
+    #[error("failed to open the control socket {} (set paths.control to a writable place)", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
@@ -263,7 +263,7 @@ async fn answer(line: &[u8], calls: &mpsc::Sender<Call>) -> Response {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Nobody listens.
-    #[error("no agent answers on {}: {source} (is `stockade run` up, and does --config name the same paths.control?)", path.display())]
+    #[error("no agent answers on {}: {source} ({})", path.display(), advice(source))]
     Unreachable {
         /// The socket.
         path: PathBuf,
@@ -278,6 +278,13 @@ pub enum CallError {
         /// What came instead.
         reason: String,
     },
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "the socket is root's alone: use sudo",
+        _ => "is `stockade run` up, and does --config name the same paths.control?",
+    }
 }
 
 /// Asks the agent on `path` and waits for the reply, at most `timeout`.

@@ -140,6 +140,18 @@ pub enum UnbanReason {
     Reconfigured,
 }
 
+impl UnbanReason {
+    /// The word for it in the log: `expired`, `lifted` or `reconfigured`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Lifted => "lifted",
+            Self::Reconfigured => "reconfigured",
+        }
+    }
+}
+
 impl Decision {
     /// The ban it is about.
     #[must_use]

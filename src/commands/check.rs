@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::Result;
+use jiff::tz::TimeZone;
 use nft::Connection;
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::cli::exit;
 use crate::config::Config;
 use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::policy;
+use crate::filter::Filter;
 use crate::follow::matching_files;
 use crate::kernel::Ruleset;
 
@@ -31,6 +33,10 @@ pub(super) fn run(path: &Path, json: bool, print_ruleset: bool) -> Result<()> {
     let ruleset = Ruleset::new(jails.layout());
     if print_ruleset {
         return print(ruleset.to_string().trim_end());
+    }
+    // Also filters that no jail uses (yet): what is written must hold.
+    for (name, definition) in &config.filters {
+        Filter::compile(name, definition, &TimeZone::system())?;
     }
     let mut findings = vec![configuration(path, &config, &jails)];
     findings.extend(kernel(&ruleset)?);
@@ -98,7 +104,8 @@ fn kernel(ruleset: &Ruleset) -> Result<Vec<Finding>> {
             let told = "sets with timeouts, intervals and rules at prerouting are available".to_owned();
             return vec![Finding { good: true, what: what.clone(), told }];
         }
-        let advice = " (this kernel lacks a part of nf_tables: load or build CONFIG_NF_TABLES_INET)";
+        let advice = " (this kernel lacks a part of nf_tables, CONFIG_NF_TABLES_INET, or a table inet stockade of another \
+                      make is in the way)";
         refused.iter().map(|e| failed(format!("{e}{advice}"))).collect()
     }))
 }

@@ -32,7 +32,9 @@ pub(super) fn reload(config: &Path) -> Result<()> {
     for warning in done["warnings"].as_array().into_iter().flatten() {
         eprintln!("stockade: warning: {}", text(warning));
     }
-    print(&format!("reloaded: {} jails", done["jails"]))
+    let lifted = done["lifted"].as_u64().unwrap_or(0);
+    let lifted = if lifted > 0 { format!(", {lifted} bans lifted") } else { String::new() };
+    print(&format!("reloaded: {} jails{lifted}", done["jails"]))
 }
 
 /// `stockade stop`.
@@ -63,6 +65,9 @@ pub(super) fn ban(config: &Path, request: Request, json: bool) -> Result<()> {
     for ban in done["banned"].as_array().into_iter().flatten() {
         print(&format!("banned {} until {}", text(&ban["offender"]), until(&ban["until"])))?;
     }
+    if let Some(n) = done["unchanged"].as_u64().filter(|n| *n > 0) {
+        eprintln!("stockade: {n} banned already for as long or longer: unban first to shorten a ban");
+    }
     Ok(())
 }
 
@@ -80,8 +85,12 @@ pub(super) fn unban(config: &Path, request: Request, json: bool) -> Result<()> {
         for ban in lifted {
             print(&format!("unbanned {} in {}", text(&ban["offender"]), text(&ban["jail"])))?;
         }
+        for wide in done["covered"].as_array().into_iter().flatten() {
+            let (offender, by, jail) = (text(&wide["offender"]), text(&wide["by"]), text(&wide["jail"]));
+            eprintln!("stockade: {offender} lies in {by}, which {jail} bans: unban that to let it in");
+        }
         for offender in done["not_banned"].as_array().into_iter().flatten() {
-            eprintln!("stockade: {} is not banned", text(offender));
+            eprintln!("stockade: {} has no ban of its own", text(offender));
         }
     }
     let all = matches!(&request, Request::Unban { offenders, .. } if offenders.is_empty());
@@ -148,7 +157,7 @@ pub(super) fn text(value: &Value) -> &str {
 }
 
 fn until(value: &Value) -> &str {
-    value.as_str().unwrap_or("lifted")
+    value.as_str().unwrap_or("lifted by hand (permanent)")
 }
 
 /// Columns of equal width, two spaces apart, the last one ragged.

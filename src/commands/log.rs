@@ -4,10 +4,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Large enough that the system calls do not count, small enough for a core's own cache.
 const BLOCK: usize = 256 << 10;
+
+/// What every file of gzip begins with (RFC 1952).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// A log, or standard input.
 pub(super) struct Log {
@@ -100,6 +103,10 @@ impl Log {
             match self.input.read(&mut self.buffer[self.filled..]) {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
+                    if self.read == 0 && self.buffer.starts_with(&GZIP) {
+                        let file = self.path.display();
+                        bail!("{file} is compressed: use `zcat {file} | stockade ... -`");
+                    }
                     self.filled += n;
                     self.read += n as u64;
                     return Ok(());

@@ -36,12 +36,13 @@ pub(super) fn run(
     let now = clock::now();
     let mut log = Log::open(file, config.limits.line)?;
     let mut out = BufWriter::new(io::stdout());
-    let (mut number, mut matched, mut ignored, mut missed) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut number, mut matched, mut ignored, mut missed, mut strange) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     while let Some(block) = log.block()? {
         for line in lines(block, config.limits.line) {
             number += 1;
             let seen = filter.examine(line, now, &trust);
             let outcome = outcome(&seen);
+            strange += u64::from(seen.outcome == Outcome::Missed);
             match outcome {
                 cli::Outcome::Matched => matched += 1,
                 cli::Outcome::Ignored => ignored += 1,
@@ -62,7 +63,9 @@ pub(super) fn run(
             json!({ "lines": number, "matched": matched, "ignored": ignored, "missed": missed })
         )?;
     } else {
-        writeln!(out, "{number} lines: {matched} matched, {ignored} ignored, {missed} missed")?;
+        let strange =
+            if strange > 0 { format!(" ({strange} not of the filter's format)") } else { String::new() };
+        writeln!(out, "{number} lines: {matched} matched, {ignored} ignored, {missed} missed{strange}")?;
         if log.skipped > 0 {
             writeln!(out, "{} lines were too long (limits.line)", log.skipped)?;
         }

@@ -67,7 +67,7 @@ pub struct Jail {
     pub filter: Arc<Definition>,
     /// Absolute paths, which may be globs; at least one.
     pub logpath: Vec<String>,
-    /// Where a file that was never followed before is begun.
+    /// Where a file that is there when the agent starts is begun.
     pub from: From,
     /// So many offenses within `findtime` are a ban; at least 1.
     pub maxretry: u32,
@@ -85,7 +85,7 @@ pub struct Jail {
     pub timezone: Option<String>,
 }
 
-/// Where a file that was never followed before is begun.
+/// Where a file that is there when the agent starts is begun.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum From {
     /// At the first line within `findtime`.

@@ -33,6 +33,7 @@ use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
 use crate::engine::{Engine, Limits};
 use crate::follow::Options;
+use crate::host;
 use crate::types::{Decision, JailId, Timestamp};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
@@ -93,6 +94,8 @@ struct Agent {
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
     told: HashMap<JailId, Told>,
     looked: Instant,
+    /// The host's own networks, as `self` means them.
+    own: Vec<IpNet>,
     /// The time of day and the steady clock, as of the last turn.
     clocks: (Timestamp, Instant),
     stop: Option<Stop>,
@@ -140,6 +143,7 @@ impl Agent {
             last_bans: HashMap::new(),
             told: HashMap::new(),
             looked: Instant::now(),
+            own: host::own_networks()?,
             clocks: (clock::now(), Instant::now()),
             stop: None,
         };
@@ -172,6 +176,7 @@ impl Agent {
             if self.looked.elapsed() >= LONGEST_SLEEP {
                 self.looked = Instant::now();
                 self.look_around();
+                self.look_at_the_host().await;
             }
         }
         Ok(())
@@ -254,7 +259,11 @@ impl Agent {
             }
             let jail = self.registry.name(ban.jail).unwrap_or("?");
             let offender = shown(ban.offender);
-            let until = ban.until.map_or_else(|| "lifted".to_owned(), |until| until.to_string());
+            let until = ban.until.map_or_else(|| "permanent".to_owned(), |until| until.to_string());
+            if let Decision::Unban(_, reason) = decision {
+                tracing::info!(jail, reason = reason.word(), "unban {offender}");
+                continue;
+            }
             tracing::info!(jail, until, offenses = ban.offenses, "{} {offender}", decision.word());
         }
         drop(held);
@@ -271,18 +280,7 @@ impl Agent {
         if (&config.paths, config.limits, config.log) != (&running.paths, running.limits, running.log) {
             warnings.push("paths, limits and log take effect at the next start".to_owned());
         }
-        let now = clock::now();
-        self.engine.set_allowlist(jails.allowlist.clone(), now);
-        for gone in self.jails.jails.iter().filter(|old| jails.find(&old.jail.name).is_none()) {
-            self.engine.remove_jail(gone.id, now);
-        }
-        for ready in &jails.jails {
-            self.engine.set_jail(ready.id, ready.policy.clone(), now);
-        }
-        if let Some(worker) = &self.worker {
-            worker.replan(plan(&jails));
-        }
-        let reshaped = self.guard.reshape(jails.layout(), &self.engine, &self.registry).await;
+        let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
             tracing::error!("{e:#}; trying again");
             warnings.push(format!("nf_tables is not in line with it yet: {e:#}; the agent keeps trying"));
@@ -292,6 +290,45 @@ impl Agent {
         self.told.clear();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");
         Ok(warnings)
+    }
+
+    /// Puts other jails in the place of those that run.
+    async fn adopt(&mut self, jails: &Jails) -> Result<()> {
+        let now = clock::now();
+        self.engine.set_allowlist(jails.allowlist.clone(), now);
+        for gone in self.jails.jails.iter().filter(|old| jails.find(&old.jail.name).is_none()) {
+            self.engine.remove_jail(gone.id, now);
+        }
+        for ready in &jails.jails {
+            self.engine.set_jail(ready.id, ready.policy.clone(), now);
+        }
+        if let Some(worker) = &self.worker {
+            worker.replan(plan(jails));
+        }
+        self.guard.reshape(jails.layout(), &self.engine, &self.registry).await.map(drop)
+    }
+
+    /// `ignoreip: [self]` means what the host is now: addresses come and go with DHCP, VPNs and container networks.
+    async fn look_at_the_host(&mut self) {
+        let refreshed = host::own_networks().map_err(Into::into).and_then(|own| {
+            if own == self.own {
+                return Ok(None);
+            }
+            self.own = own;
+            Jails::new(&self.config, &mut self.registry).map(Some)
+        });
+        match refreshed {
+            Ok(None) => {}
+            Ok(Some(jails)) => {
+                tracing::info!("the host's own addresses have changed: `self` means them now");
+                if let Err(e) = self.adopt(&jails).await {
+                    tracing::error!("{e:#}; trying again");
+                }
+                self.jails = jails;
+                self.carry_out().await;
+            }
+            Err(e) => tracing::warn!("{e:#}: `self` stays what it was"),
+        }
     }
 
     /// Says, once of each jail and kind, what keeps it from banning.

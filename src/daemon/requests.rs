@@ -27,7 +27,9 @@ impl Agent {
             Request::Unban { offenders, jail } => self.unban(&offenders, jail.as_deref()).await,
             Request::Reload => match self.reload().await {
                 Ok(warnings) => {
-                    Response::Ok(json!({ "jails": self.jails.jails.len(), "warnings": warnings }))
+                    let lifted = self.decided().await.len();
+                    let jails = self.jails.jails.len();
+                    Response::Ok(json!({ "jails": jails, "lifted": lifted, "warnings": warnings }))
                 }
                 Err(e) => {
                     tracing::error!("{e:#}; the old configuration stays in force");

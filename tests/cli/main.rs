@@ -102,7 +102,10 @@ fn test_says_what_became_of_each_line() {
     let place = Place::new();
     place
         .write("a.log", &[npm(0, "203.0.113.7", 404), npm(1, "203.0.113.8", 200), "x\n".to_owned()].concat());
-    assert_eq!(place.said(&["test", "npm-404", "a.log"]), "3 lines: 1 matched, 0 ignored, 2 missed\n");
+    assert_eq!(
+        place.said(&["test", "npm-404", "a.log"]),
+        "3 lines: 1 matched, 0 ignored, 2 missed (1 not of the filter's format)\n"
+    );
     let json = place.said(&["test", "npm-404", "a.log", "--json"]);
     let lines: Vec<serde_json::Value> = json.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(lines.len(), 4);
