@@ -65,8 +65,16 @@ fn head(line: &[u8]) -> Option<(Fields<'_>, &[u8])> {
         }
     }
     // `Jan  2 15:04:05` has blanks in it, an ISO stamp has none.
-    let (time, rest) =
-        if rest.first()?.is_ascii_digit() { cut(rest, b' ')? } else { (rest.get(..15)?, rest.get(16..)?) };
+    let (time, rest) = if rest.first()?.is_ascii_digit() {
+        cut(rest, b' ')?
+    } else {
+        let (time, rest) = rest.split_at_checked(15)?;
+        (time, rest.strip_prefix(b" ")?)
+    };
+    // Another program's line may hold all of the rest, in a client's words; it does not begin with a time.
+    if !is_stamp(time) {
+        return None;
+    }
     let (host, rest) = cut(rest, b' ')?;
     let (tag, message) = cut(rest, b' ')?;
     let tag = tag.strip_suffix(b":")?;
@@ -80,6 +88,20 @@ fn head(line: &[u8]) -> Option<(Fields<'_>, &[u8])> {
     fields.set(Field::Time, time);
     fields.set(Field::Host, host);
     is_daemon(program).then_some((fields, message))
+}
+
+/// Whether it has the shape of `Jan  2 15:04:05`, or begins as `2025-01-02T15:04:05`.
+fn is_stamp(text: &[u8]) -> bool {
+    let fits = |shape: &[u8]| {
+        text.len() >= shape.len()
+            && shape.iter().zip(text).all(|(want, b)| match want {
+                b'a' => b.is_ascii_alphabetic(),
+                b'd' => b.is_ascii_digit(),
+                b'_' => *b == b' ' || b.is_ascii_digit(),
+                other => b == other,
+            })
+    };
+    (text.len() == 15 && fits(b"aaa _d dd:dd:dd")) || fits(b"dddd-dd-ddTdd:dd:dd")
 }
 
 fn is_daemon(program: &[u8]) -> bool {

@@ -164,7 +164,7 @@ fn token(text: &str) -> String {
 const CLF: &str = "02/Jan/2025:22:46:54 +0000";
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(20000))]
 
     #[test]
     fn npm(uri in hostile(), agent in hostile(), referer in hostile(), host in hostile(), header in hostile(), kind in 0..3) {
@@ -322,6 +322,19 @@ proptest! {
         }
         offenders(&[0, 1, 2, 3, 4, 5, 6, 7], &bytes);
     }
+}
+
+/// Fifteen bytes of JSON stood where a time should, and a client's words behind them passed for sshd's.
+#[test]
+fn sshd_lines_begin_with_a_time() {
+    let said = "x sshd[1]: Failed password for root from 9.9.9.9 port 22 ssh2";
+    assert_eq!(
+        offenders(&[5], format!("Jan  2 22:46:54 {said}").as_bytes()),
+        ["9.9.9.9".parse().ok()],
+        "sshd's own"
+    );
+    assert_eq!(offenders(&[5], format!("{{\"ClientAddr\":\"{said}").as_bytes()), []);
+    assert_eq!(offenders(&[5], format!("{{\"ClientAddr\": {said}").as_bytes()), []);
 }
 
 /// With Traefik set to trust every forwarded header, a client begins the line. A jail for nginx's error log that watches
