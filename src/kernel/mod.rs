@@ -89,11 +89,7 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
-        let mut all = Vec::new();
-        for (id, elements) in self.elements().await? {
-            all.extend(elements.into_iter().filter_map(|element| Some((id, read(id.kind, element, now)?))));
-        }
-        Ok(all)
+        Ok(read_all(self.elements().await?, now))
     }
 
     /// What the sets hold that are in our table now, also those that an agent with another configuration made.
@@ -140,7 +136,7 @@ impl Enforcer {
 
     /// Whether our table has something that the ruleset does not have and that would stay there: sets and chains of another
     /// configuration, or an element that we would not write, such as a range.
-    async fn is_strange(&mut self) -> Result<bool, ListError> {
+    async fn is_strange(&mut self, elements: &BTreeMap<SetId, Vec<Element>>) -> Result<bool, ListError> {
         if self.sets().await?.iter().any(|set| !self.ruleset.has_set(set.name())) {
             return Ok(true);
         }
@@ -151,7 +147,6 @@ impl Enforcer {
         if chains.iter().any(|chain| !self.ruleset.has_chain(chain.name())) {
             return Ok(true);
         }
-        let elements = self.elements().await?;
         Ok(elements
             .iter()
             .any(|(id, all)| all.iter().any(|element| ruleset::net(id.kind, element).is_none())))
@@ -163,9 +158,9 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses; then nothing has changed.
     pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
-        let strange = self.is_strange().await?;
-        let held = self.held(now).await?;
-        let changes = Changes::between(desired, &held);
+        let elements = self.elements().await?;
+        let strange = self.is_strange(&elements).await?;
+        let changes = Changes::between(desired, &read_all(elements, now));
         if !strange {
             let mut batch = Batch::new();
             self.ruleset.build(&mut batch);
@@ -204,6 +199,11 @@ impl Enforcer {
         self.ruleset.remove(&mut batch);
         self.connection.commit(&batch).await
     }
+}
+
+fn read_all(elements: BTreeMap<SetId, Vec<Element>>, now: Timestamp) -> Vec<(SetId, Held)> {
+    let each = elements.into_iter().flat_map(|(id, all)| all.into_iter().map(move |element| (id, element)));
+    each.filter_map(|(id, element)| Some((id, read(id.kind, element, now)?))).collect()
 }
 
 /// What an element stands for; `None` for one that is about to go, and for one that we would not write.
