@@ -8,6 +8,7 @@
 //! beside [`ruleset`] as `header` and `legacy`.
 
 mod changes;
+mod commit;
 mod desired;
 mod disjoint;
 mod layout;
@@ -92,11 +93,8 @@ impl Enforcer {
         Ok(read_all(self.elements().await?, now))
     }
 
-    /// What the sets hold that are in our table now, also those that an agent with another configuration made.
-    ///
-    /// # Errors
-    /// When the kernel refuses to list a set.
-    pub async fn left_behind(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
+    /// What the sets hold that are in our table at `now`, also those that an agent with another configuration made.
+    async fn left_behind_once(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
         let mut all = Vec::new();
         for set in self.sets().await? {
             let Some(kind) = Kind::of_name(set.name()) else { continue };
@@ -152,31 +150,31 @@ impl Enforcer {
             .any(|(id, all)| all.iter().any(|element| ruleset::net(id.kind, element).is_none())))
     }
 
-    /// Makes the table, its rules and its elements what they should be, in one transaction: at no moment is a ban that
-    /// stays not in force.
-    ///
-    /// # Errors
-    /// When the kernel refuses; then nothing has changed.
-    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
-        let elements = self.elements().await?;
-        let strange = self.is_strange(&elements).await?;
+    /// [`reconcile`](Self::reconcile), once, and only on this generation of the ruleset if one is given.
+    async fn reconcile_on(
+        &mut self,
+        generation: Option<u32>,
+        desired: &Desired,
+        now: Timestamp,
+    ) -> Result<Counts, EnforceError> {
+        let (elements, strange) = self.found().await?;
         let changes = Changes::between(desired, &read_all(elements, now));
         if !strange {
-            let mut batch = Batch::new();
+            let mut batch = commit::batch_on(generation);
             self.ruleset.build(&mut batch);
             changes.write(&mut batch, &self.ruleset, now);
-            match self.connection.commit(&batch).await {
+            match self.commit(&batch).await {
                 Ok(()) => return Ok(changes.counts()),
-                Err(e) if e.is_permission() => return Err(e.into()),
+                Err(e) if e.is_permission() || e.is_stale() => return Err(e.into()),
                 // A table of ours with another shape, from another version.
                 Err(e) => tracing::debug!("{e}; replacing the table"),
             }
         }
         // Still one transaction: no ban that stays is out of force for a moment.
-        let mut batch = Batch::new();
+        let mut batch = commit::batch_on(generation);
         self.ruleset.rebuild(&mut batch);
         Changes::between(desired, &[]).write(&mut batch, &self.ruleset, now);
-        self.connection.commit(&batch).await?;
+        self.commit(&batch).await?;
         Ok(changes.counts())
     }
 
@@ -187,7 +185,7 @@ impl Enforcer {
     pub async fn apply(&mut self, changes: &Changes, now: Timestamp) -> Result<(), CommitError> {
         let mut batch = Batch::new();
         changes.write(&mut batch, &self.ruleset, now);
-        self.connection.commit(&batch).await
+        self.commit(&batch).await
     }
 
     /// Removes the table and every ban with it.

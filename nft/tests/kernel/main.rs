@@ -8,3 +8,4 @@ mod golden;
 mod listing;
 mod model;
 mod namespace;
+mod unrest;
