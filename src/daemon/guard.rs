@@ -194,6 +194,7 @@ impl Guard {
                     added = counts.added,
                     removed = counts.removed,
                     changed = counts.changed,
+                    ms = now.elapsed().as_millis(),
                     "nf_tables was {who}; repaired"
                 );
                 self.repairs += 1;

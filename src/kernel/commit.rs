@@ -1,13 +1,13 @@
 //! A reconciliation against a kernel that others change meanwhile, through a socket that may be too small.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use nft::{Batch, CommitError, Element, ListError};
+use nft::{Batch, CommitError, Element, ListError, Set};
 
 use super::desired::Desired;
-use super::layout::SetId;
-use super::{Counts, EnforceError, Enforcer, Held};
+use super::layout::{Kind, SetId};
+use super::{Counts, EnforceError, Enforcer, Held, read};
 use crate::types::Timestamp;
 
 /// How often a comparison is begun anew because somebody changed the ruleset before its outcome was committed. After that
@@ -18,6 +18,13 @@ const STALE_ATTEMPTS: u32 = 5;
 const TAKE_OVER_ATTEMPTS: u32 = 5;
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(200);
 
+/// The elements of the sets in our table, by the sets' names.
+pub(super) struct Found {
+    /// Of this generation of the ruleset.
+    generation: u32,
+    sets: HashMap<String, Vec<Element>>,
+}
+
 impl Enforcer {
     /// What the sets hold that are in our table now, also those that an agent with another configuration made. It has patience
     /// with others who change the ruleset: bans that are not seen here are lost.
@@ -25,13 +32,35 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn left_behind(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
-        for _ in 1..TAKE_OVER_ATTEMPTS {
-            match self.left_behind_once(now).await {
-                Err(ListError::Interrupted { .. }) => tokio::time::sleep(TAKE_OVER_PAUSE).await,
-                done => return done,
+        let mut attempt = 1;
+        let found = loop {
+            match self.find().await {
+                Err(ListError::Interrupted { .. }) if attempt < TAKE_OVER_ATTEMPTS => {
+                    attempt += 1;
+                    tokio::time::sleep(TAKE_OVER_PAUSE).await;
+                }
+                found => break found?,
+            }
+        };
+        let of_kind = |name: &str, elements: &[Element]| {
+            let kind = Kind::of_name(name)?;
+            Some(elements.iter().filter_map(|e| read(kind, e.clone(), now)).collect::<Vec<_>>())
+        };
+        let held =
+            found.sets.iter().filter_map(|(name, elements)| of_kind(name, elements)).flatten().collect();
+        self.found = Some(found);
+        Ok(held)
+    }
+
+    async fn find(&mut self) -> Result<Found, ListError> {
+        let generation = self.connection.generation().await?;
+        let mut sets = HashMap::new();
+        for set in self.sets().await? {
+            if Kind::of_name(set.name()).is_some() {
+                sets.insert(set.name().to_owned(), self.connection.elements(&set).await?);
             }
         }
-        self.left_behind_once(now).await
+        Ok(Found { generation, sets })
     }
 
     /// Makes the table, its rules and its elements what they should be, in one transaction: at no moment is a ban that
@@ -58,8 +87,20 @@ impl Enforcer {
     /// What our sets hold, and whether the table is to be made anew: because of what is in it, or because it cannot be
     /// listed. A listing has to be of one generation of the ruleset, and somebody who commits without pause, to whatever table,
     /// leaves no time for a long one; that must not keep bans out of the kernel.
-    pub(super) async fn found(&mut self) -> Result<(BTreeMap<SetId, Vec<Element>>, bool), ListError> {
-        let found = match self.elements().await {
+    pub(super) async fn compared(
+        &mut self,
+        generation: Option<u32>,
+    ) -> Result<(BTreeMap<SetId, Vec<Element>>, bool), ListError> {
+        // A long listing is not repeated where nothing has changed since.
+        let fresh = self.found.take().filter(|found| Some(found.generation) == generation);
+        let elements = match fresh {
+            Some(mut found) => {
+                let of = |(id, set): &(SetId, Set)| Some((*id, found.sets.remove(set.name())?));
+                Ok(self.ruleset.sets().filter_map(of).collect())
+            }
+            None => self.elements().await,
+        };
+        let found = match elements {
             Ok(elements) => self.is_strange(&elements).await.map(|strange| (elements, strange)),
             Err(e) => Err(e),
         };

@@ -55,6 +55,8 @@ pub enum EnforceError {
 pub struct Enforcer {
     connection: Connection,
     ruleset: Ruleset,
+    /// What was found at the start, for the first comparison.
+    found: Option<commit::Found>,
 }
 
 impl Enforcer {
@@ -63,7 +65,7 @@ impl Enforcer {
     /// # Errors
     /// When the kernel has no netfilter netlink, or does not let us.
     pub fn open(layout: Layout) -> io::Result<Self> {
-        Ok(Self { connection: Connection::open()?, ruleset: Ruleset::new(layout) })
+        Ok(Self { connection: Connection::open()?, ruleset: Ruleset::new(layout), found: None })
     }
 
     /// The shape of the table.
@@ -91,17 +93,6 @@ impl Enforcer {
     /// When the kernel refuses to list a set.
     pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
         Ok(read_all(self.elements().await?, now))
-    }
-
-    /// What the sets hold that are in our table at `now`, also those that an agent with another configuration made.
-    async fn left_behind_once(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
-        let mut all = Vec::new();
-        for set in self.sets().await? {
-            let Some(kind) = Kind::of_name(set.name()) else { continue };
-            let elements = self.connection.elements(&set).await?;
-            all.extend(elements.into_iter().filter_map(|element| read(kind, element, now)));
-        }
-        Ok(all)
     }
 
     /// The whole table, with what its sets hold, to be printed.
@@ -157,7 +148,7 @@ impl Enforcer {
         desired: &Desired,
         now: Timestamp,
     ) -> Result<Counts, EnforceError> {
-        let (elements, strange) = self.found().await?;
+        let (elements, strange) = self.compared(generation).await?;
         let changes = Changes::between(desired, &read_all(elements, now));
         if !strange {
             let mut batch = commit::batch_on(generation);
