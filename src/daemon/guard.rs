@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hashbrown::HashMap;
-use ipnet::IpNet;
 use nft::{Event, Family, Watcher};
 use tokio::time::Instant;
 
@@ -12,7 +10,7 @@ use super::jails::Registry;
 use super::shown;
 use crate::clock;
 use crate::engine::Engine;
-use crate::kernel::{Changes, Counts, Enforcer, Layout, SetId, desired, parse_comment, ruleset, want};
+use crate::kernel::{Changes, Counts, Enforcer, Layout, Packets, desired, parse_comment, ruleset, want};
 use crate::types::{Ban, Decision, Timestamp};
 
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
@@ -34,6 +32,8 @@ pub(super) struct Guard {
     /// A repair that has to wait, and what for.
     waiting_repair: Option<(Instant, String)>,
     last_repair_at: Option<Instant>,
+    /// Since when the kernel has held what it should, as far as we know.
+    whole_since: Timestamp,
     /// Changes by others that were repaired.
     pub(super) repairs: u64,
     /// What the last one was.
@@ -57,6 +57,7 @@ impl Guard {
             retry: None,
             waiting_repair: None,
             last_repair_at: None,
+            whole_since: clock::now(),
             repairs: 0,
             last_repair: None,
             error: None,
@@ -196,6 +197,7 @@ impl Guard {
                     "nf_tables was {who}; repaired"
                 );
                 self.repairs += 1;
+                self.whole_since = clock::now();
                 self.last_repair = Some(who);
             }
             Err(e) => tracing::error!("nf_tables was {who}: {e:#}; trying again"),
@@ -227,22 +229,20 @@ impl Guard {
         self.retry.is_none()
     }
 
-    /// Packets stopped, by set and element.
-    pub(super) async fn packets(&mut self, now: Timestamp) -> HashMap<(SetId, IpNet), u64> {
-        match self.enforcer.held(now).await {
-            Ok(held) => {
-                held.into_iter().filter_map(|(set, held)| Some(((set, held.net), held.packets?))).collect()
-            }
-            Err(e) => {
-                tracing::warn!("failed to count stopped packets: {e}");
-                HashMap::new()
-            }
-        }
+    /// Since when the kernel has held what it should, as far as we know; `None` while it does not.
+    pub(super) fn whole_since(&self) -> Option<Timestamp> {
+        (self.is_settled() && self.waiting_repair.is_none()).then_some(self.whole_since)
     }
 
-    /// Where a ban's element stands.
-    pub(super) fn place(&self, ban: &Ban) -> Option<SetId> {
-        self.enforcer.layout().place(ban.jail, ban.offender)
+    /// Packets stopped, ban by ban.
+    pub(super) async fn packets(&mut self, now: Timestamp) -> Packets {
+        match self.enforcer.held(now).await {
+            Ok(held) => Packets::new(self.enforcer.layout().clone(), held),
+            Err(e) => {
+                tracing::warn!("failed to count stopped packets: {e}");
+                Packets::default()
+            }
+        }
     }
 
     /// Removes the table.
@@ -252,7 +252,12 @@ impl Guard {
 
     fn note<T>(&mut self, result: Result<T>) -> Result<T> {
         match &result {
-            Ok(_) => (self.error, self.retry) = (None, None),
+            Ok(_) => {
+                if self.retry.is_some() {
+                    self.whole_since = clock::now();
+                }
+                (self.error, self.retry) = (None, None);
+            }
             Err(e) => {
                 let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
                 self.retry = Some((Instant::now() + wait, wait));

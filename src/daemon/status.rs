@@ -35,6 +35,7 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
             "last_repair": agent.guard.last_repair,
             "error": agent.guard.error,
         },
+        "leaks": agent.leaks.value(|id| agent.registry.name(id), only),
         "warnings": agent.jails.warnings,
         "jails": jails,
     })
@@ -83,6 +84,7 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
         "last_ban": last_ban,
         "allowlisted": stats.allowlisted,
         "already_banned": stats.already_banned,
+        "leaks": agent.leaks.of(ready.id),
         "too_old": stats.too_old,
         "clamped": stats.future_clamped,
         "forgotten": stats.forgotten,

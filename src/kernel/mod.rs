@@ -11,6 +11,7 @@ mod changes;
 mod desired;
 mod disjoint;
 mod layout;
+mod packets;
 pub mod ruleset;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent}
 pub use self::changes::{Changes, Counts};
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
+pub use self::packets::Packets;
 pub use self::ruleset::Ruleset;
 use crate::types::Timestamp;
 
