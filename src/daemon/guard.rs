@@ -38,6 +38,10 @@ pub(super) struct Guard {
     pub(super) repairs: u64,
     /// What the last one was.
     pub(super) last_repair: Option<String>,
+    /// Elements that were read back after they were written.
+    pub(super) read_back: u64,
+    /// Those that were not there, although the kernel had taken them.
+    pub(super) missing: u64,
     /// What the kernel refused last, until it succeeds.
     pub(super) error: Option<String>,
 }
@@ -60,6 +64,8 @@ impl Guard {
             whole_since: clock::now(),
             repairs: 0,
             last_repair: None,
+            read_back: 0,
+            missing: 0,
             error: None,
         })
     }
@@ -103,7 +109,30 @@ impl Guard {
         let desired = desired(self.enforcer.layout(), engine.bans(), &name, now);
         let settled =
             self.enforcer.reconcile(&desired, now).await.context("failed to bring nf_tables in line");
+        let settled = match settled {
+            Ok(changes) => match self.read_back(&changes).await {
+                Ok(0) => Ok(changes.counts()),
+                Ok(n) => Err(anyhow::anyhow!(
+                    "{n} elements are not in nf_tables although it took them (does something else remove them?)"
+                )),
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e),
+        };
         self.note(settled)
+    }
+
+    /// Asks the kernel for what it has just taken: how much of it is not there.
+    async fn read_back(&mut self, changes: &Changes) -> Result<usize> {
+        let back = self.enforcer.read_back(changes, clock::now()).await;
+        let back = back.context("failed to read back what was written to nf_tables")?;
+        self.read_back += u64::try_from(back.asked).unwrap_or(u64::MAX);
+        self.missing += u64::try_from(back.missing.len()).unwrap_or(u64::MAX);
+        if let Some((_, net)) = back.missing.first() {
+            let n = back.missing.len();
+            tracing::warn!(missing = n, "the kernel took {} but does not hold it", shown(*net));
+        }
+        Ok(back.missing.len())
     }
 
     /// Takes another shape of the table, and settles.
@@ -146,6 +175,18 @@ impl Guard {
         let applied = self.enforcer.apply(&changes, now).await.context("failed to write bans to nf_tables");
         if let Err(e) = self.note(applied) {
             tracing::error!("{e:#}; trying again");
+            return;
+        }
+        let back = self.read_back(&changes).await;
+        match self.note(back) {
+            Ok(0) => {}
+            // Somebody was quicker than we, or the kernel is not what it says: the whole table is compared.
+            Ok(_) => {
+                if let Err(e) = self.settle(engine, registry).await {
+                    tracing::error!("{e:#}; trying again");
+                }
+            }
+            Err(e) => tracing::error!("{e:#}; trying again"),
         }
     }
 

@@ -33,6 +33,8 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
             "bans": agent.engine.bans().count(),
             "repairs": agent.guard.repairs,
             "last_repair": agent.guard.last_repair,
+            "read_back": agent.guard.read_back,
+            "missing": agent.guard.missing,
             "error": agent.guard.error,
         },
         "leaks": agent.leaks.value(|id| agent.registry.name(id), only),

@@ -5,6 +5,7 @@
 
 mod leaks;
 mod nginx;
+mod read_back;
 mod world;
 
 use std::fs::OpenOptions;
