@@ -6,6 +6,7 @@
 mod leaks;
 mod nginx;
 mod read_back;
+mod robust;
 mod world;
 
 use std::fs::OpenOptions;
