@@ -5,6 +5,7 @@
 
 mod leaks;
 mod nginx;
+mod packets;
 mod read_back;
 mod robust;
 mod world;
