@@ -88,6 +88,8 @@ const KEYS: &[&str] = &[
     "filters",
     "paths",
     "limits",
+    "leaks",
+    "grace",
     "log",
     "enabled",
     "filter",
@@ -144,8 +146,8 @@ fn the_packaged_configuration_has_no_mistake_and_says_the_defaults() {
     // What it states as its defaults are the defaults.
     let silent = with_jail("");
     assert_eq!(
-        (&packaged.paths, &packaged.limits, &packaged.log),
-        (&silent.paths, &silent.limits, &silent.log)
+        (&packaged.paths, &packaged.limits, &packaged.leaks, &packaged.log),
+        (&silent.paths, &silent.limits, &silent.leaks, &silent.log)
     );
     let defaults = DEFAULT_CONFIG.split("jails:").next().unwrap();
     let stated = parse(&format!("{defaults}\njails: {{ npm-404: {{ logpath: /a }} }}"));

@@ -11,7 +11,7 @@ use crate::filter::definition::Definition;
 use crate::types::BanTime;
 
 const TOP: &[&str] =
-    &["ignoreip", "trusted_proxies", "defaults", "jails", "filters", "paths", "limits", "log"];
+    &["ignoreip", "trusted_proxies", "defaults", "jails", "filters", "paths", "limits", "leaks", "log"];
 
 const JAIL: &[&str] = &[
     "enabled",
@@ -50,6 +50,7 @@ pub(super) struct RawConfig {
     pub(super) control: Option<PathBuf>,
     pub(super) offenders: Option<u64>,
     pub(super) line: Option<u64>,
+    pub(super) grace: Option<Duration>,
     pub(super) level: Option<LogLevel>,
     pub(super) format: Option<LogFormat>,
 }
@@ -112,6 +113,9 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         let limits = c.section(&["offenders", "line"], report);
         raw.offenders = limits.read("offenders", report, |c, r| c.whole(100..=50_000_000, r));
         raw.line = limits.read("line", report, |c, r| c.whole(512..=16_777_216, r));
+    }
+    if let Some(c) = top.get("leaks") {
+        raw.grace = c.section(&["grace"], report).read("grace", report, grace);
     }
     if let Some(c) = top.get("log") {
         let log = c.section(&["level", "format"], report);
@@ -195,6 +199,15 @@ fn findtime(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
     let text = cursor.text(report)?;
     match duration::parse(text) {
         Ok(Duration::ZERO) => cursor.mistake(report, "must be longer than 0; offenses are counted within it"),
+        Ok(d) => return Some(d),
+        Err(e) => cursor.mistake(report, length(text, &e)),
+    }
+    None
+}
+
+fn grace(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
+    let text = cursor.text(report)?;
+    match duration::parse(text) {
         Ok(d) => return Some(d),
         Err(e) => cursor.mistake(report, length(text, &e)),
     }

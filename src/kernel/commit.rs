@@ -1,13 +1,13 @@
 //! A reconciliation against a kernel that others change meanwhile, through a socket that may be too small.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nft::{Batch, CommitError, Element, ListError, Set};
 
 use super::desired::Desired;
 use super::layout::{Kind, SetId};
-use super::{Counts, EnforceError, Enforcer, Held, read};
+use super::{Changes, EnforceError, Enforcer, Held, read};
 use crate::types::Timestamp;
 
 /// How often a comparison is begun anew because somebody changed the ruleset before its outcome was committed. After that
@@ -18,10 +18,35 @@ const STALE_ATTEMPTS: u32 = 5;
 const TAKE_OVER_ATTEMPTS: u32 = 5;
 const TAKE_OVER_PAUSE: Duration = Duration::from_millis(200);
 
+/// The time of day while something takes long: a set that is being rebuilt cannot be listed for seconds, and bans must not
+/// seem, or come, to end so much later.
+pub(super) struct Clock {
+    begin: Instant,
+    at_begin: Timestamp,
+}
+
+impl Clock {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { begin: Instant::now(), at_begin: now }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.at(Instant::now())
+    }
+
+    /// Also of a moment before it was made.
+    pub(super) fn at(&self, when: Instant) -> Timestamp {
+        let before = self.begin.saturating_duration_since(when);
+        self.at_begin.saturating_sub(before).saturating_add(when.saturating_duration_since(self.begin))
+    }
+}
+
 /// The elements of the sets in our table, by the sets' names.
 pub(super) struct Found {
     /// Of this generation of the ruleset.
     generation: u32,
+    /// When it was listed: what an element has left is counted from then.
+    at: Instant,
     sets: HashMap<String, Vec<Element>>,
 }
 
@@ -32,6 +57,7 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn left_behind(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
+        let clock = Clock::new(now);
         let mut attempt = 1;
         let found = loop {
             match self.find().await {
@@ -42,6 +68,7 @@ impl Enforcer {
                 found => break found?,
             }
         };
+        let now = clock.at(found.at);
         let of_kind = |name: &str, elements: &[Element]| {
             let kind = Kind::of_name(name)?;
             Some(elements.iter().filter_map(|e| read(kind, e.clone(), now)).collect::<Vec<_>>())
@@ -60,56 +87,57 @@ impl Enforcer {
                 sets.insert(set.name().to_owned(), self.connection.elements(&set).await?);
             }
         }
-        Ok(Found { generation, sets })
+        Ok(Found { generation, at: Instant::now(), sets })
     }
 
     /// Makes the table, its rules and its elements what they should be, in one transaction: at no moment is a ban that
-    /// stays not in force. (Where the socket may not grow to the size of the transaction, in several.)
+    /// stays not in force. (Where the socket may not grow to the size of the transaction, in several.) Returns what was
+    /// written, to be [read back](Self::read_back).
     ///
     /// What is committed was compared with just what is there: if somebody else's transaction comes between, the kernel
     /// refuses ours and the comparison is made again.
     ///
     /// # Errors
     /// When the kernel refuses; then nothing has changed.
-    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
+    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Changes, EnforceError> {
+        let clock = Clock::new(now);
         for _ in 0..STALE_ATTEMPTS {
             let generation = self.connection.generation().await?;
-            match self.reconcile_on(Some(generation), desired, now).await {
+            match self.reconcile_on(Some(generation), desired, &clock).await {
                 Err(EnforceError::Commit(e)) if e.is_stale() => {
                     tracing::debug!("somebody changed nf_tables while it was compared; comparing again");
                 }
                 done => return done,
             }
         }
-        self.reconcile_on(None, desired, now).await
+        self.reconcile_on(None, desired, &clock).await
     }
 
-    /// What our sets hold, and whether the table is to be made anew: because of what is in it, or because it cannot be
-    /// listed. A listing has to be of one generation of the ruleset, and somebody who commits without pause, to whatever table,
-    /// leaves no time for a long one; that must not keep bans out of the kernel.
+    /// What our sets hold, whether the table is to be made anew, and when that was listed. It is to be made anew because of
+    /// what is in it, or because it cannot be listed: a listing has to be of one generation of the ruleset, and somebody who
+    /// commits without pause, to whatever table, leaves no time for a long one. That must not keep bans out of the kernel.
     pub(super) async fn compared(
         &mut self,
         generation: Option<u32>,
-    ) -> Result<(BTreeMap<SetId, Vec<Element>>, bool), ListError> {
+    ) -> Result<(BTreeMap<SetId, Vec<Element>>, bool, Instant), ListError> {
         // A long listing is not repeated where nothing has changed since.
-        let fresh = self.found.take().filter(|found| Some(found.generation) == generation);
-        let elements = match fresh {
+        let (elements, at) = match self.found.take().filter(|found| Some(found.generation) == generation) {
             Some(mut found) => {
                 let of = |(id, set): &(SetId, Set)| Some((*id, found.sets.remove(set.name())?));
-                Ok(self.ruleset.sets().filter_map(of).collect())
+                (Ok(self.ruleset.sets().filter_map(of).collect()), found.at)
             }
-            None => self.elements().await,
+            None => (self.elements().await, Instant::now()),
         };
-        let found = match elements {
-            Ok(elements) => self.is_strange(&elements).await.map(|strange| (elements, strange)),
+        let compared = match elements {
+            Ok(elements) => self.is_strange(&elements).await.map(|strange| (elements, strange, at)),
             Err(e) => Err(e),
         };
-        match found {
+        match compared {
             Err(ListError::Interrupted { .. }) => {
                 tracing::warn!("nf_tables never holds still to be compared: writing the whole table anew");
-                Ok((BTreeMap::new(), true))
+                Ok((BTreeMap::new(), true, at))
             }
-            found => found,
+            compared => compared,
         }
     }
 

@@ -12,6 +12,8 @@ mod commit;
 mod desired;
 mod disjoint;
 mod layout;
+mod packets;
+mod read_back;
 pub mod ruleset;
 
 use std::collections::BTreeMap;
@@ -22,8 +24,11 @@ use ipnet::IpNet;
 use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent};
 
 pub use self::changes::{Changes, Counts};
+use self::commit::Clock;
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
+pub use self::packets::Packets;
+pub use self::read_back::ReadBack;
 pub use self::ruleset::Ruleset;
 use crate::types::Timestamp;
 
@@ -92,7 +97,9 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
-        Ok(read_all(self.elements().await?, now))
+        let clock = Clock::new(now);
+        let elements = self.elements().await?;
+        Ok(read_all(elements, clock.now()))
     }
 
     /// The whole table, with what its sets hold, to be printed.
@@ -146,16 +153,16 @@ impl Enforcer {
         &mut self,
         generation: Option<u32>,
         desired: &Desired,
-        now: Timestamp,
-    ) -> Result<Counts, EnforceError> {
-        let (elements, strange) = self.compared(generation).await?;
-        let changes = Changes::between(desired, &read_all(elements, now));
+        clock: &Clock,
+    ) -> Result<Changes, EnforceError> {
+        let (elements, strange, listed) = self.compared(generation).await?;
+        let changes = Changes::between(desired, &read_all(elements, clock.at(listed)));
         if !strange {
             let mut batch = commit::batch_on(generation);
             self.ruleset.build(&mut batch);
-            changes.write(&mut batch, &self.ruleset, now);
+            changes.write(&mut batch, &self.ruleset, clock.now());
             match self.commit(&batch).await {
-                Ok(()) => return Ok(changes.counts()),
+                Ok(()) => return Ok(changes),
                 Err(e) if e.is_permission() || e.is_stale() => return Err(e.into()),
                 // A table of ours with another shape, from another version.
                 Err(e) => tracing::debug!("{e}; replacing the table"),
@@ -164,9 +171,10 @@ impl Enforcer {
         // Still one transaction: no ban that stays is out of force for a moment.
         let mut batch = commit::batch_on(generation);
         self.ruleset.rebuild(&mut batch);
-        Changes::between(desired, &[]).write(&mut batch, &self.ruleset, now);
+        let all = Changes::between(desired, &[]);
+        all.write(&mut batch, &self.ruleset, clock.now());
         self.commit(&batch).await?;
-        Ok(changes.counts())
+        Ok(all.counted_as(&changes))
     }
 
     /// Commits what decisions changed.

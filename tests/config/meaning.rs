@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stockade::config::filter::definition;
-use stockade::config::{AllowEntry, From, Jail, Limits, Log, LogFormat, LogLevel, Paths};
+use stockade::config::{AllowEntry, From, Jail, Leaks, Limits, Log, LogFormat, LogLevel, Paths};
 use stockade::filter::definition::{Clause, Definition, Pattern};
 use stockade::types::BanTime;
 
@@ -39,6 +39,7 @@ jails:
 filters: { mine: { failregex: ['^a <HOST>$', '^b <HOST>$'], ignoreregex: c, timezone: UTC } }
 paths: { state: /s, control: /c/s }
 limits: { offenders: 1000, line: 4096 }
+leaks: { grace: 1m }
 log: { level: debug, format: json }
 ";
     let config = parse(text);
@@ -46,6 +47,7 @@ log: { level: debug, format: json }
     assert_eq!(nets(&config.trusted_proxies), ["10.0.0.0/8"]);
     assert_eq!(config.paths, Paths { state: "/s".into(), control: "/c/s".into() });
     assert_eq!(config.limits, Limits { offenders: 1000, line: 4096 });
+    assert_eq!(config.leaks, Leaks { grace: Duration::from_secs(60) });
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(config.warnings, []);
     let [web, npm] = &config.jails[..] else { panic!("{:?}", config.jails) };

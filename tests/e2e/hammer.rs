@@ -13,13 +13,17 @@ use stockade::types::{JailId, Timestamp};
 const BANS: u32 = 50_000;
 const SET: SetId = SetId { scope: 0, kind: Kind::Single4 };
 
+fn in_an_hour() -> Timestamp {
+    now().saturating_add(Duration::from_secs(3600))
+}
+
 fn now() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
 }
 
-fn bans(count: u32) -> Desired {
-    let end = Some(now().saturating_add(Duration::from_secs(3600)));
-    let want = Want { end, comment: "npm, 5 offenses, 2026-11-21T00:00:00Z".to_owned() };
+/// So many bans, all of the same end.
+fn bans(count: u32, end: Timestamp) -> Desired {
+    let want = Want { end: Some(end), comment: "npm, 5 offenses, 2026-11-21T00:00:00Z".to_owned() };
     let net = |n| IpNet::V4(Ipv4Net::from(Ipv4Addr::from_bits(0x0a00_0000 + n)));
     (0..count).map(|n| ((SET, net(n)), want.clone())).collect()
 }
@@ -47,15 +51,18 @@ fn a_restless_ruleset_keeps_no_ban_out() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, for a network namespace");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        let end = in_an_hour();
         let mut enforcer = Enforcer::open(Layout::new([(JailId(0), "npm", &[][..], 64)])).unwrap();
-        enforcer.reconcile(&bans(BANS), now()).await.unwrap();
+        enforcer.reconcile(&bans(BANS, end), now()).await.unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let hammering = std::thread::spawn(move || hammer(&stopped));
         // A ban more, one less, and what is there cannot be listed in one piece.
         for count in [BANS + 1, BANS - 1] {
             let begin = Instant::now();
-            enforcer.reconcile(&bans(count), now()).await.unwrap();
+            let changes = enforcer.reconcile(&bans(count, end), now()).await.unwrap();
+            let back = enforcer.read_back(&changes, now()).await.unwrap();
+            assert_eq!(back.missing, []);
             println!("{count} bans brought in line in {} ms", begin.elapsed().as_millis());
         }
         stop.store(true, Ordering::Relaxed);
@@ -63,7 +70,7 @@ fn a_restless_ruleset_keeps_no_ban_out() {
         let held = enforcer.held(now()).await.unwrap();
         assert_eq!(held.len(), BANS as usize - 1);
         // In peace only the difference is written.
-        let counts = enforcer.reconcile(&bans(BANS), now()).await.unwrap();
+        let counts = enforcer.reconcile(&bans(BANS, end), now()).await.unwrap().counts();
         assert_eq!((counts.added, counts.removed, counts.changed), (1, 0, 0));
     });
 }
@@ -74,15 +81,16 @@ fn what_was_found_is_compared_only_while_it_is_true() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, for a network namespace");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
+        let end = in_an_hour();
         let layout = || Layout::new([(JailId(0), "npm", &[][..], 64)]);
-        Enforcer::open(layout()).unwrap().reconcile(&bans(3), now()).await.unwrap();
+        Enforcer::open(layout()).unwrap().reconcile(&bans(3, end), now()).await.unwrap();
         for script in [None, Some("flush set inet stockade banned4")] {
             let mut enforcer = Enforcer::open(layout()).unwrap();
             assert_eq!(enforcer.left_behind(now()).await.unwrap().len(), 3);
             if let Some(script) = script {
                 assert!(std::process::Command::new("nft").arg(script).status().unwrap().success());
             }
-            let counts = enforcer.reconcile(&bans(3), now()).await.unwrap();
+            let counts = enforcer.reconcile(&bans(3, end), now()).await.unwrap().counts();
             assert_eq!(counts.added, if script.is_some() { 3 } else { 0 });
             assert_eq!(enforcer.held(now()).await.unwrap().len(), 3);
         }

@@ -4,8 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod hammer;
+mod leaks;
 mod nginx;
-mod unrest;
+mod packets;
+mod parts;
+mod read_back;
+mod robust;
 mod world;
 
 use std::fs::OpenOptions;

@@ -4,6 +4,7 @@
 
 mod commit;
 mod events;
+mod get;
 mod golden;
 mod listing;
 mod model;
