@@ -281,10 +281,17 @@ impl Connection {
         self.dumping = dump;
         let mut found = Vec::new();
         let mut interrupted = false;
+        let mut generation = None;
         loop {
             let datagram = self.socket.receive().await?;
             for message in messages(datagram).filter(|m| m.seq == seq) {
                 interrupted |= message.flags & sys::NLM_F_DUMP_INTR != 0;
+                // A listing of elements never has that flag (`nf_tables_dump_set` in net/netfilter/nf_tables_api.c): there
+                // it is the generation, in every message, that tells that somebody came between.
+                if dump && message.nft_kind().is_some() {
+                    let of_message = message.resource();
+                    interrupted |= *generation.get_or_insert(of_message) != of_message;
+                }
                 let end = match message.kind {
                     sys::NLMSG_DONE => Some(done_errno(&message)),
                     sys::NLMSG_ERROR => Some(Ack::parse(&message).map_or(libc::EIO, |ack| ack.errno)),

@@ -27,6 +27,11 @@ impl<'a> Message<'a> {
         self.payload.first().copied().unwrap_or(0)
     }
 
+    /// The resource in `nfgenmsg`. In an answer of nf_tables: the last 16 bits of the ruleset's generation.
+    pub(crate) fn resource(&self) -> Option<u16> {
+        self.payload.get(2..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
+    }
+
     /// The attributes after `nfgenmsg`.
     pub(crate) fn attributes(&self) -> Attributes<'a> {
         attributes(self.payload.get(sys::NFGENMSG_LEN..).unwrap_or(&[]))
