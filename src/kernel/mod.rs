@@ -12,6 +12,7 @@ pub mod backend;
 mod changes;
 mod desired;
 mod disjoint;
+pub mod header;
 mod layout;
 pub mod legacy;
 pub mod ruleset;
