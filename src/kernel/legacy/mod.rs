@@ -3,23 +3,27 @@
 //! The sets hold the bans and end them by themselves; the rules are static and in chains of our own. There is no
 //! transaction around both, and nobody tells of changes by others: [`Legacy::look`] is asked every few seconds.
 
+mod headers;
 mod ipset;
 mod iptables;
 mod names;
 mod program;
 mod rules;
+mod table;
 
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
+pub use self::headers::{HeaderCounts, LegacyHeaders};
 use self::ipset::{Entry, Ipset, Listed};
-use self::iptables::{Family, Iptables, Saved, Wanted};
+use self::iptables::{Family, Wanted};
 use self::names::{Names, is_chain, kind_of_set};
 use self::program::Program;
 pub use self::program::ProgramError;
 use self::rules::{FILTER, RAW};
+use self::table::{Table, is_made};
 use super::Held;
 use super::changes::{Changes, Counts};
 use super::desired::{Desired, Want};
@@ -74,6 +78,8 @@ pub struct Legacy {
     tables: Vec<Table>,
     layout: Layout,
     names: Names,
+    /// The rules are those of another layout.
+    reshaped: bool,
     /// What the sets should hold, as it was written last.
     written: BTreeMap<SetId, HashMap<IpNet, Want>>,
     /// When an end that is further away than a timeout reaches is given a new one.
@@ -84,15 +90,6 @@ pub struct Legacy {
     lacks: Option<String>,
 }
 
-/// The table of one family that our rules are in.
-#[derive(Debug)]
-struct Table {
-    programs: Iptables,
-    name: &'static str,
-    /// Our rules, as the program printed them after they were written.
-    written: Option<Vec<String>>,
-}
-
 impl Legacy {
     /// Finds the programs and the tables. Nothing is changed yet.
     ///
@@ -101,16 +98,26 @@ impl Legacy {
     pub async fn open(layout: Layout) -> Result<Self, LegacyError> {
         let ipset = Ipset(Program::find("ipset", "ipset")?);
         ipset.sets().await?;
-        let mut tables = vec![Table::open(Family::Ipv4).await?];
+        let mut tables = vec![Table::open(Family::Ipv4, &[RAW, FILTER], is_chain).await?];
         let mut lacks = None;
-        match Table::open(Family::Ipv6).await {
+        match Table::open(Family::Ipv6, &[RAW, FILTER], is_chain).await {
             Ok(table) => tables.push(table),
             // Without IPv6 there is nobody to ban there.
-            Err(_) if !std::path::Path::new("/proc/net/if_inet6").exists() => {}
+            Err(_) if !has_ipv6() => {}
             Err(e) => lacks = Some(format!("IPv6 offenders are not banned: {e}")),
         }
         let names = Names::new(&layout);
-        Ok(Self { ipset, tables, layout, names, written: BTreeMap::new(), renew_at: None, full: None, lacks })
+        Ok(Self {
+            ipset,
+            tables,
+            layout,
+            names,
+            reshaped: true,
+            written: BTreeMap::new(),
+            renew_at: None,
+            full: None,
+            lacks,
+        })
     }
 
     /// Whether anything of ours can be in this network namespace. Asking the programs would load modules and make tables
@@ -150,13 +157,14 @@ impl Legacy {
     pub fn set_layout(&mut self, layout: Layout) {
         self.names = Names::new(&layout);
         self.layout = layout;
+        self.reshaped = true;
         // Scopes are numbers: what was written belongs to other sets now.
         self.written.clear();
     }
 
     /// The sets of the layout that this host can make use of.
     fn sets(&self) -> Vec<(SetId, String)> {
-        let ipv6 = self.tables.iter().any(|table| table.programs.family.is_ipv6());
+        let ipv6 = self.tables.iter().any(|table| table.family().is_ipv6());
         let usable = self.layout.sets().filter(|id| ipv6 || !id.kind.is_ipv6());
         usable.map(|id| (id, self.names.set(id))).collect()
     }
@@ -227,9 +235,7 @@ impl Legacy {
         let ends = desired.values().flat_map(HashMap::values).any(|want| ipset::is_renewed(want, now));
         self.renew_at = ends.then(|| now.saturating_add(RENEWAL));
         let refused = self.ipset.restore(lines).await?;
-        for at in 0..self.tables.len() {
-            self.write_rules(at).await?;
-        }
+        self.write_rules().await?;
         self.drop_stale_sets(&listed).await;
         self.written = desired;
         self.accept_all(refused, now)?;
@@ -247,16 +253,32 @@ impl Legacy {
         all
     }
 
-    async fn write_rules(&mut self, at: usize) -> Result<(), ProgramError> {
-        let Some(table) = self.tables.get_mut(at) else { return Ok(()) };
-        let wanted = rules::wanted(&self.layout, &self.names, table.programs.family, table.name);
-        let saved = table.programs.saved(table.name).await?;
-        if table.is_as_written(&saved, &wanted) {
-            return Ok(());
+    fn rules(&self, table: &Table) -> Wanted {
+        rules::wanted(&self.layout, &self.names, table.family(), table.name)
+    }
+
+    async fn write_rules(&mut self) -> Result<(), ProgramError> {
+        let mut tables = std::mem::take(&mut self.tables);
+        let mut written = Ok(());
+        for table in &mut tables {
+            let wanted = self.rules(table);
+            // Another configuration means other rules in chains that may have the same names.
+            let wrote = if self.reshaped {
+                table.rewrite(&wanted).await
+            } else {
+                table.write(&wanted).await.map(drop)
+            };
+            written = match wrote {
+                Ok(()) => table.clear_other().await,
+                Err(e) => Err(e),
+            };
+            if written.is_err() {
+                break;
+            }
         }
-        table.programs.restore(&saved.change(table.name, &wanted, is_chain)).await?;
-        table.written = Some(table.programs.saved(table.name).await?.of_ours(is_chain));
-        table.clear_other().await
+        self.tables = tables;
+        self.reshaped &= written.is_err();
+        written
     }
 
     /// Sets of another configuration, which no rule names any more.
@@ -333,19 +355,8 @@ impl Legacy {
     /// When a program fails.
     pub async fn look(&mut self, now: Timestamp) -> Result<Look, LegacyError> {
         for table in &self.tables {
-            let saved = table.programs.saved(table.name).await?;
-            let wanted = rules::wanted(&self.layout, &self.names, table.programs.family, table.name);
-            let program = if table.programs.family.is_ipv6() { "ip6tables" } else { "iptables" };
-            if let Some((from, to)) = saved.misplaced(&wanted) {
-                return Ok(Look::Changed(format!(
-                    "changed: {program} has no jump to {to} in front in {from}"
-                )));
-            }
-            if !table.is_as_written(&saved, &wanted) {
-                return Ok(Look::Changed(format!(
-                    "changed: our rules in {program}'s table {} are others",
-                    table.name
-                )));
+            if let Some(changed) = table.look(&self.rules(table)).await? {
+                return Ok(Look::Changed(changed));
             }
         }
         let listed = self.ipset.sets().await?;
@@ -382,10 +393,7 @@ impl Legacy {
     /// When a program fails or refuses. What is not there is no error.
     pub async fn remove(&mut self) -> Result<(), LegacyError> {
         for table in &mut self.tables {
-            table.written = None;
-            for name in [RAW, FILTER] {
-                table.clear(name).await?;
-            }
+            table.clear().await?;
         }
         self.written.clear();
         let listed = self.ipset.sets().await?;
@@ -395,48 +403,9 @@ impl Legacy {
     }
 }
 
-impl Table {
-    async fn open(family: Family) -> Result<Self, ProgramError> {
-        let programs = Iptables::find(family).await?;
-        let name = match programs.saved(RAW).await {
-            Ok(_) => RAW,
-            Err(raw) => match programs.saved(FILTER).await {
-                Ok(_) => FILTER,
-                // It says the same of either table: no permission, no module.
-                Err(_) => return Err(raw),
-            },
-        };
-        Ok(Self { programs, name, written: None })
-    }
-
-    fn is_as_written(&self, saved: &Saved, wanted: &Wanted) -> bool {
-        saved.misplaced(wanted).is_none()
-            && self.written.as_ref().is_some_and(|rules| *rules == saved.of_ours(is_chain))
-    }
-
-    /// Takes what is ours out of a table.
-    async fn clear(&self, name: &str) -> Result<(), ProgramError> {
-        // Asking about a table makes it: one that is not there has nothing of ours.
-        if name != self.name && !is_made(self.programs.family, name) {
-            return Ok(());
-        }
-        let saved = self.programs.saved(name).await?;
-        if !saved.has_any(is_chain) {
-            return Ok(());
-        }
-        self.programs.restore(&saved.change(name, &Wanted::default(), is_chain)).await
-    }
-
-    /// Rules that an agent wrote when there was no raw table, or the other way round.
-    async fn clear_other(&self) -> Result<(), ProgramError> {
-        self.clear(if self.name == RAW { FILTER } else { RAW }).await
-    }
-}
-
-/// Whether somebody uses a table in this network namespace: the kernel lists those that were made (netfilter's `x_tables.c`).
-fn is_made(family: Family, table: &str) -> bool {
-    let names = if family.is_ipv6() { "/proc/net/ip6_tables_names" } else { "/proc/net/ip_tables_names" };
-    std::fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == table))
+/// Whether this network namespace has IPv6: a kernel with `ipv6.disable=1` has not.
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/thread-self/net/if_inet6").exists()
 }
 
 fn held(entry: &Entry, now: Timestamp) -> Held {

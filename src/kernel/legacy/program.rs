@@ -108,12 +108,6 @@ impl Program {
         Err(ProgramError::Missing { name: sure, package })
     }
 
-    /// Where it is.
-    #[must_use]
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Runs it with `input` on its standard input, and returns its standard output.
     ///
     /// # Errors
@@ -202,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let no = script(dir.path(), "no", "echo 'it: No' >&2; printf 'line \\033[31m2\\n' >&2; exit 2");
         let e = no.run(&["-w", "5"], &"x".repeat(300_000)).await.unwrap_err();
-        assert_eq!(e.to_string(), format!("{} -w 5: it: No; line [31m2", no.path().display()));
+        assert_eq!(e.to_string(), format!("{} -w 5: it: No; line [31m2", no.path.display()));
         assert_eq!(e.complaint(), Some("it: No; line [31m2"));
         let silent = script(dir.path(), "silent", "exit 3");
         assert_eq!(silent.run(&[], "").await.unwrap_err().complaint(), Some("exit status: 3"));
