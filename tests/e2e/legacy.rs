@@ -75,7 +75,7 @@ fn networks_that_overlap_and_change_block_all_the_while() {
     let mut world = World::new();
     nginx::start(&mut world);
     world.start_agent(&jail());
-    ban(&world, &["203.0.113.64/28", "2001:db8:0:60::/59", "--for", "1h"]);
+    ban(&world, &["203.0.113.64/28", "2001:db8:0:60::/60", "--for", "1h"]);
     // Inside it and with another end: the wider one is split.
     ban(&world, &["203.0.113.64/29", "198.51.100.0/24", "--for", "permanent"]);
     let blocked = |what: &str| {
@@ -97,7 +97,7 @@ fn networks_that_overlap_and_change_block_all_the_while() {
         "{}",
         everything(&world)
     );
-    assert!(world.stockade(&["unban", "203.0.113.64/28", "2001:db8:0:60::/59"]).status.success());
+    assert!(world.stockade(&["unban", "203.0.113.64/28", "2001:db8:0:60::/60"]).status.success());
     for visitor in [OFFENDER4, INNOCENT4, OFFENDER6] {
         assert_eq!(world.visit(visitor, "/"), Some(200), "{}", everything(&world));
     }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod legacy;
+mod legacy_headers;
 mod nginx;
 mod world;
 
