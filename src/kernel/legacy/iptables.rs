@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use hashbrown::HashSet;
+
 use super::program::{Program, ProgramError};
 
 /// How long others may hold the lock that all programs of iptables-legacy share, in seconds.
@@ -129,8 +131,9 @@ impl Saved {
     /// What makes it into `wanted`, as one transaction. Chains that are `ours` and not wanted are removed, with every jump
     /// to them.
     pub(super) fn change(&self, table: &str, wanted: &Wanted, ours: impl Fn(&str) -> bool) -> String {
-        let stays = |chain: &str| wanted.chains.iter().any(|(name, _)| name == chain);
-        let stale: Vec<&String> = self.chains.iter().filter(|chain| ours(chain) && !stays(chain)).collect();
+        let stay: HashSet<&str> = wanted.chains.iter().map(|(name, _)| name.as_str()).collect();
+        let goes = |chain: &&String| ours(chain) && !stay.contains(chain.as_str());
+        let stale: Vec<&String> = self.chains.iter().filter(goes).collect();
         let mut out = format!("*{table}\n");
         let declared = wanted.chains.iter().map(|(name, _)| name).chain(stale.iter().copied());
         for chain in declared {
