@@ -18,7 +18,7 @@ use nft::{
 };
 
 use super::can::{Can, Gate};
-use crate::config::{HeaderAction, Headers};
+use crate::config::{HeaderAction, Headers, MatcherChoice};
 use crate::kernel::layout::{Kind, Layout, SetId};
 use crate::kernel::ruleset;
 
@@ -234,6 +234,20 @@ fn source_in(rule: Rule, kind: Kind, set: &Set) -> Rule {
 }
 
 impl HeaderRules {
+    /// The rules as `config` wants them, in a kernel that has what kernels of distributions have; to be shown to people.
+    #[must_use]
+    pub fn planned(layout: &Layout, config: &Headers) -> Self {
+        let look = match config.matcher {
+            MatcherChoice::Auto | MatcherChoice::Bpf => Look::At {
+                expr: Expr::Match { name: "bpf".into(), rev: 1, info: Box::default() },
+                comment: "bpf program".to_owned(),
+            },
+            MatcherChoice::String => Look::Bans,
+            MatcherChoice::Legacy | MatcherChoice::Off => Look::Not,
+        };
+        Self::new(ruleset::TABLE, layout, config, &Can::all(), &look)
+    }
+
     /// Appends what is in table inet to what else is there, to be printed.
     #[must_use]
     pub fn beside(&self, mut inet: TableContent) -> TableContent {
