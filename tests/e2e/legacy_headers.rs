@@ -98,10 +98,10 @@ fn a_banned_visitor_of_a_proxy_is_stopped_and_no_other() {
         for (action, stopped) in [(HeaderAction::Reset, Some(502)), (HeaderAction::Drop, Some(504))] {
             let headers = Headers { action, ..Headers::default() };
             let mut matcher = LegacyHeaders::open(headers).await.unwrap();
-            assert!(matcher.ends_by_itself() && matcher.lacks().is_none());
+            assert_eq!(matcher.notes().next(), None);
             let all = bans(&[&format!("{OFFENDER4}/32"), "2001:db8:0:66::/64"], Some(3600));
             matcher.settle(all, now()).await.unwrap();
-            assert_eq!(matcher.counts().enforced, 2);
+            assert_eq!(matcher.installed(), 2);
             for path in ["/", "/6/"] {
                 for offender in [OFFENDER4, OFFENDER6, NEIGHBOUR6] {
                     assert_eq!(world.visit(offender, path), stopped, "{offender} {path}\n{}", saved(&world));
@@ -297,4 +297,61 @@ impl Drop for Container {
 fn ip(args: &[&str]) {
     let out = Command::new("ip").args(args).output().unwrap();
     assert!(out.status.success(), "ip {}: {}", args.join(" "), text(&out));
+}
+
+/// The agent itself, with every pair of a backend and iptables-legacy as what looks into heads.
+#[test]
+fn an_agent_bans_in_heads_whatever_bans_by_source() {
+    let mut world = World::new();
+    start_proxy(&mut world);
+    let config = |backend: &str, rest: &str| format!("backend: {backend}\n{rest}{}", crate::NPM_JAIL);
+    world.start_agent(&config("nft", "headers: { matcher: legacy }"));
+    let status = |world: &World| -> serde_json::Value {
+        serde_json::from_slice(&world.stockade(&["status", "--json"]).stdout).unwrap()
+    };
+    // The proxy is a neighbour of this test's only in heads: by source these bans hit nobody, for what is visited comes
+    // from 127.0.0.1.
+    let banned = ["192.0.2.1", "2001:db8:9:9::/64"];
+    let out = world.stockade(&[&["ban", "npm"][..], &banned, &["--for", "1h"]].concat());
+    assert!(out.status.success(), "{}", text(&out));
+    let blocked = |world: &World, what: &str| {
+        for header in ["X-Forwarded-For: 192.0.2.1", "X-Real-IP: 2001:db8:9:9::77"] {
+            assert_eq!(visit_with(header, "/"), None, "{what}: {header}\n{}", saved(world));
+        }
+        assert_eq!(visit_with("X-Forwarded-For: 192.0.2.2", "/"), Some(200), "{what}");
+        let status = status(world);
+        assert_eq!(
+            (&status["headers"]["matcher"], &status["headers"]["installed"]),
+            (&"legacy".into(), &2.into())
+        );
+        assert_eq!(status["headers"]["error"], serde_json::Value::Null);
+        assert!(status["headers"]["packets"].as_u64() >= Some(2), "{status:#}");
+    };
+    blocked(&world, "nft");
+    world.server("iptables-legacy", &["-F", "STOCKADE_HEADS"]);
+    let repaired = eventually(Duration::from_secs(12), || status(&world)["kernel"]["repairs"] == 1);
+    assert!(repaired, "{}", world.agent_log());
+    blocked(&world, "repaired");
+
+    let restart = |world: &mut World, config: &str| {
+        assert!(world.stockade(&["stop"]).status.success());
+        assert!(eventually(SOON, || world.stockade(&["ping"]).status.code() == Some(3)));
+        world.start_agent(config);
+    };
+    restart(&mut world, &config("legacy", ""));
+    blocked(&world, "legacy");
+    assert!(!world.server("nft", &["list", "ruleset"]).contains("stockade"), "nothing in nf_tables");
+    let out = world.stockade(&["unban", "192.0.2.1"]);
+    assert!(out.status.success(), "{}", text(&out));
+    assert_eq!(visit_with("X-Forwarded-For: 192.0.2.1", "/"), Some(200));
+
+    // Another matcher: nothing stays behind.
+    restart(&mut world, &config("nft", "headers: { matcher: off }"));
+    assert!(!saved(&world).contains("STOCKADE"), "{}", saved(&world));
+    restart(&mut world, &config("nft", "headers: { matcher: legacy }"));
+    assert!(saved(&world).contains("STOCKADE_H_0"), "{}", saved(&world));
+    assert!(world.stockade(&["stop", "--flush"]).status.success());
+    assert!(eventually(SOON, || world.stockade(&["ping"]).status.code() == Some(3)));
+    assert!(!saved(&world).contains("STOCKADE"), "{}", saved(&world));
+    assert!(!world.server("nft", &["list", "ruleset"]).contains("stockade"));
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-pub use self::headers::{HeaderCounts, LegacyHeaders};
+pub use self::headers::LegacyHeaders;
 use self::ipset::{Entry, Ipset, Listed};
 use self::iptables::{Family, Wanted};
 use self::names::{Names, is_chain, kind_of_set};
@@ -263,13 +263,9 @@ impl Legacy {
         for table in &mut tables {
             let wanted = self.rules(table);
             // Another configuration means other rules in chains that may have the same names.
-            let wrote = if self.reshaped {
-                table.rewrite(&wanted).await
-            } else {
-                table.write(&wanted).await.map(drop)
-            };
+            let wrote = if self.reshaped { table.rewrite(&wanted).await } else { table.write(&wanted).await };
             written = match wrote {
-                Ok(()) => table.clear_other().await,
+                Ok(_) => table.clear_other().await,
                 Err(e) => Err(e),
             };
             if written.is_err() {
