@@ -1,6 +1,7 @@
 //! Header bans.
 
 mod bpf;
+mod head;
 mod lookup;
 mod program;
 mod shared;
