@@ -167,6 +167,14 @@ impl Heads {
         }
     }
 
+    /// Gives memory back that ended bans take. To be called now and then; they are not in force in any case.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sweep(&mut self, now: Timestamp) -> Result<usize, HeaderError> {
+        self.nft.as_mut().map_or(Ok(0), |nft| nft.sweep(now))
+    }
+
     /// Removes all that is about headers.
     ///
     /// # Errors
