@@ -416,5 +416,5 @@ fn none_if_absent<T>(listed: Result<Vec<T>, ListError>, table: &Table) -> Result
 
 /// Takes the rules out of a chain, which somebody may have removed meanwhile.
 fn empty(batch: &mut Batch, chain: &Chain) {
-    batch.add(&Table::new(chain.family(), chain.table())).add(chain).flush(chain);
+    batch.add(Table::new(chain.family(), chain.table())).add(chain).flush(chain);
 }

@@ -90,10 +90,7 @@ impl Ipset {
         while !lines.is_empty() {
             let mut input = lines.join("\n");
             input.push('\n');
-            let failure = match self.0.run(&["restore", "-exist"], &input).await {
-                Ok(_) => break,
-                Err(failure) => failure,
-            };
+            let Err(failure) = self.0.run(&["restore", "-exist"], &input).await else { break };
             let refused = failure.complaint().and_then(refused_line);
             let Some((at, complaint)) = refused.filter(|(at, _)| (1..=lines.len()).contains(at)) else {
                 return Err(failure);
