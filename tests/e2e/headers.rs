@@ -40,11 +40,13 @@ fn visitors_are_told_apart(matcher: &str, action: &str, status: u16) {
             assert_eq!(hops.visit(offender, port), status, "{offender} by {way}\n{}", hops.seen());
         }
     }
-    let bans: serde_json::Value = serde_json::from_str(&hops.said(&["bans", "--json"])).unwrap();
-    for ban in bans.as_array().unwrap() {
-        assert!(ban["header_packets"].as_u64() >= Some(4), "each way has stopped some: {ban:#}");
+    if matcher != "legacy" {
+        let bans: serde_json::Value = serde_json::from_str(&hops.said(&["bans", "--json"])).unwrap();
+        for ban in bans.as_array().unwrap() {
+            assert!(ban["header_packets"].as_u64() >= Some(4), "each way has stopped some: {ban:#}");
+        }
+        assert!(hops.status()["headers"]["packets"].as_u64() >= Some(8));
     }
-    assert!(hops.status()["headers"]["packets"].as_u64() >= Some(8));
     hops.said(&["unban", "--all"]);
     for (way, port) in WAYS {
         assert_eq!(hops.visit(BANNED4, port), 200, "by {way}\n{}", hops.seen());
@@ -70,6 +72,16 @@ fn a_proxys_visitors_are_told_apart_by_string_reset() {
 #[test]
 fn a_proxys_visitors_are_told_apart_by_string_drop() {
     visitors_are_told_apart("string", "drop", 504);
+}
+
+#[test]
+fn a_proxys_visitors_are_told_apart_by_legacy_reset() {
+    visitors_are_told_apart("legacy", "reset", 502);
+}
+
+#[test]
+fn a_proxys_visitors_are_told_apart_by_legacy_drop() {
+    visitors_are_told_apart("legacy", "drop", 504);
 }
 
 /// Heads that name 203.0.113.66 or an address of 2001:db8:0:66::/64, or 2001:db8::99, in every way that proxies write it.
@@ -167,6 +179,11 @@ fn every_spelling_is_found_and_no_other_by_string() {
     spellings("string");
 }
 
+#[test]
+fn every_spelling_is_found_and_no_other_by_legacy() {
+    spellings("legacy");
+}
+
 /// Between two containers on one bridge, with and without br_netfilter.
 fn on_a_bridge(matcher: &str) {
     let hops = world(&format!("headers: {{ matcher: {matcher} }}"));
@@ -231,6 +248,11 @@ fn a_proxy_on_the_host_by_string() {
     on_the_host("string");
 }
 
+#[test]
+fn a_proxy_on_the_host_by_legacy() {
+    on_the_host("legacy");
+}
+
 /// A dead agent's bans hold, and end.
 fn without_an_agent(matcher: &str) {
     let mut hops = world(&format!("headers: {{ matcher: {matcher} }}"));
@@ -259,6 +281,66 @@ fn without_an_agent_bans_hold_and_end_by_bpf() {
 #[test]
 fn without_an_agent_bans_hold_and_end_by_string() {
     without_an_agent("string");
+}
+
+#[test]
+fn without_an_agent_bans_hold_and_end_by_legacy() {
+    without_an_agent("legacy");
+}
+
+/// What an agent leaves in iptables-legacy the next one removes, whatever its own matcher is.
+#[test]
+fn another_matcher_removes_what_legacy_left() {
+    let mut hops = world("headers: { matcher: legacy }");
+    hops.ban(&[BANNED4]);
+    hops.kill_agent();
+    let saved =
+        |hops: &Hops| hops.host("iptables-legacy-save", &[]) + &hops.host("ip6tables-legacy-save", &[]);
+    assert!(saved(&hops).contains("STOCKADE_H"), "{}", saved(&hops));
+    hops.start_agent("headers: { matcher: bpf }");
+    assert!(!saved(&hops).contains("STOCKADE"), "{}", saved(&hops));
+    assert_eq!(hops.request(ROUTED4, &head(&["X-Real-IP: 203.0.113.66"])), Outcome::Reset);
+    hops.configure("headers: { matcher: legacy }");
+    hops.said(&["reload"]);
+    assert_eq!(hops.request(ROUTED4, &head(&["X-Real-IP: 203.0.113.66"])), Outcome::Reset);
+    hops.configure("headers: { matcher: off }");
+    hops.said(&["reload"]);
+    assert_eq!(hops.request(ROUTED4, &head(&["X-Real-IP: 203.0.113.66"])), Outcome::Answered);
+    assert!(!saved(&hops).contains("STOCKADE"), "{}", saved(&hops));
+}
+
+/// The agent without the capabilities that BPF wants: it says what to grant, and takes the next best.
+#[test]
+fn without_the_capabilities_the_next_best_is_taken() {
+    let mut hops = Hops::new();
+    hops.start_nginx();
+    hops.configure("headers: { matcher: auto }");
+    hops.run_agent_as(&["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin"]);
+    let status = hops.status();
+    let state = &status["headers"];
+    assert_eq!(state["matcher"], "string", "{state:#}");
+    assert!(state["reason"].as_str().unwrap().contains("grant CAP_BPF and CAP_PERFMON"), "{state:#}");
+    assert!(hops.agent_log().contains("grant CAP_BPF and CAP_PERFMON"), "{}", hops.agent_log());
+    hops.ban(&[BANNED4]);
+    assert_eq!(hops.request(ROUTED4, &head(&["X-Real-IP: 203.0.113.66"])), Outcome::Reset);
+}
+
+#[test]
+fn a_matcher_that_cannot_be_is_told_and_source_bans_go_on() {
+    let mut hops = Hops::new();
+    hops.start_nginx();
+    hops.configure("headers: { matcher: bpf }");
+    hops.run_agent_as(&["setpriv", "--bounding-set", "-bpf,-perfmon,-sys_admin"]);
+    // The proxy itself, as a source.
+    hops.ban(&[BANNED4, "10.1.0.2"]);
+    let status = hops.status();
+    assert_eq!(status["state"], "enforcing", "{status:#}");
+    let error = status["headers"]["error"].as_str().unwrap();
+    assert!(error.contains("bpf: ") && error.contains("grant CAP_BPF and CAP_PERFMON"), "{error}");
+    let listed = hops.host("nft", &["list", "table", "inet", "stockade"]);
+    assert!(listed.contains(BANNED4), "{listed}");
+    assert!(hops.said(&["status"]).contains("headers error: "));
+    assert_ne!(hops.visit("203.0.113.77", WAYS[0].1), 200, "the proxy cannot reach the application any more");
 }
 
 fn repaired(matcher: &str) {

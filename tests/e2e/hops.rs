@@ -204,7 +204,13 @@ uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5; large_client_header_buffers 4 1
     }
 
     pub(crate) fn run_agent(&mut self) {
-        self.start(2, env!("CARGO_BIN_EXE_stockade"), &["run"], "agent.log");
+        self.run_agent_as(&[]);
+    }
+
+    /// The same, by way of another program.
+    pub(crate) fn run_agent_as(&mut self, by: &[&str]) {
+        let command = [by, &[env!("CARGO_BIN_EXE_stockade"), "run"]].concat();
+        self.start(2, command[0], &command[1..], "agent.log");
         let answered = eventually(Duration::from_secs(10), || self.stockade(&["ping"]).status.success());
         assert!(answered, "the agent does not answer:\n{}", self.agent_log());
     }
