@@ -8,9 +8,11 @@ use ipnet::IpNet;
 use nft::{Event, Family, Watcher};
 use tokio::time::Instant;
 
+use super::headers::HeaderGuard;
 use super::jails::Registry;
 use super::shown;
 use crate::clock;
+use crate::config::Headers;
 use crate::engine::Engine;
 use crate::kernel::{Changes, Counts, Enforcer, Layout, SetId, desired, parse_comment, ruleset, want};
 use crate::types::{Ban, Decision, Timestamp};
@@ -24,6 +26,8 @@ const BETWEEN_REPAIRS: Duration = Duration::from_millis(100);
 /// The enforcer, and how it fares.
 pub(super) struct Guard {
     enforcer: Enforcer,
+    /// Bans in request heads.
+    pub(super) headers: HeaderGuard,
     watcher: Watcher,
     /// Something of ours was touched in the transaction that is being announced.
     touched: bool,
@@ -44,13 +48,18 @@ pub(super) struct Guard {
 
 impl Guard {
     /// Opens the sockets. Nothing is changed yet.
-    pub(super) fn open(layout: Layout) -> Result<Self> {
+    pub(super) fn open(layout: Layout, headers: &Headers) -> Result<Self> {
+        let headers = HeaderGuard::open(headers, &layout);
         let enforcer = Enforcer::open(layout).context("failed to open nf_tables")?;
         let mut watcher = Watcher::open()
             .context("failed to watch nf_tables (run it as root, or grant CAP_NET_ADMIN; is nf_tables in this kernel?)")?;
         watcher.ignore(enforcer.port_id().context("failed to open nf_tables")?);
+        if let Some(port) = headers.port_id() {
+            watcher.ignore(port);
+        }
         Ok(Self {
             enforcer,
+            headers,
             watcher,
             touched: false,
             deaf: None,
@@ -102,7 +111,9 @@ impl Guard {
         let desired = desired(self.enforcer.layout(), engine.bans(), &name, now);
         let settled =
             self.enforcer.reconcile(&desired, now).await.context("failed to bring nf_tables in line");
-        self.note(settled)
+        let settled = self.note(settled);
+        self.headers.settle(engine).await;
+        settled
     }
 
     /// Takes another shape of the table, and settles.
@@ -168,7 +179,8 @@ impl Guard {
                     return "out of sight for a moment: notifications were lost".to_owned();
                 }
                 Ok(Event::Added { subject, .. } | Event::Removed { subject, .. }) => {
-                    self.touched |= subject.table() == Some((Family::Inet, ruleset::TABLE));
+                    self.touched |=
+                        matches!(subject.table(), Some((Family::Inet | Family::Bridge, ruleset::TABLE)));
                 }
                 Err(e) => {
                     tracing::warn!("failed to hear what others change in nf_tables: {e}");
@@ -204,6 +216,9 @@ impl Guard {
 
     /// Does what [`due_at`](Self::due_at) was about.
     pub(super) async fn due(&mut self, engine: &Engine, registry: &Registry) {
+        if self.headers.due(engine).await {
+            return;
+        }
         if let Some((_, who)) = self.waiting_repair.take() {
             self.repair(who, engine, registry).await;
             return;
@@ -219,7 +234,7 @@ impl Guard {
     pub(super) fn due_at(&self) -> Option<Instant> {
         let retry = self.retry.map(|(at, _)| at);
         let repair = self.waiting_repair.as_ref().map(|(at, _)| *at);
-        retry.into_iter().chain(repair).min()
+        retry.into_iter().chain(repair).chain(self.headers.due_at()).min()
     }
 
     /// Whether the kernel holds what it should, as far as we know.
@@ -247,7 +262,8 @@ impl Guard {
 
     /// Removes the table.
     pub(super) async fn remove(&mut self) -> Result<()> {
-        self.enforcer.remove().await.context("failed to remove table inet stockade")
+        let removed = self.enforcer.remove().await.context("failed to remove table inet stockade");
+        removed.and(self.headers.remove().await)
     }
 
     fn note<T>(&mut self, result: Result<T>) -> Result<T> {

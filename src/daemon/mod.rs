@@ -2,6 +2,7 @@
 
 mod batch;
 mod guard;
+mod headers;
 pub mod jails;
 mod orders;
 mod rate;
@@ -120,7 +121,7 @@ impl Agent {
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
-        let mut guard = Guard::open(jails.layout())?;
+        let mut guard = Guard::open(jails.layout(), &config.headers)?;
         let taken = guard.take_over(&mut engine, &registry).await?;
         let counts = guard.settle(&engine, &registry).await?;
         tracing::info!(
@@ -248,6 +249,7 @@ impl Agent {
     async fn carry_out(&mut self) -> Vec<Decision> {
         let decisions: Vec<Decision> = std::iter::from_fn(|| self.engine.poll_decision()).collect();
         self.guard.carry_out(&decisions, &self.engine, &self.registry).await;
+        self.guard.headers.carry_out(&decisions, &self.engine).await;
         if decisions.is_empty() {
             return decisions;
         }
@@ -282,6 +284,7 @@ impl Agent {
         {
             warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
         }
+        self.guard.headers.reconfigure(&config.headers, &jails.layout());
         let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
             tracing::error!("{e:#}; trying again");
