@@ -16,6 +16,7 @@ use crate::daemon::policy;
 use crate::filter::Filter;
 use crate::follow::matching_files;
 use crate::kernel::Ruleset;
+use crate::kernel::header::HeaderRules;
 
 /// One thing that was looked at.
 struct Finding {
@@ -32,7 +33,8 @@ pub(super) fn run(path: &Path, json: bool, print_ruleset: bool) -> Result<()> {
     let jails = Jails::new(&config, &mut Registry::default())?;
     let ruleset = Ruleset::new(jails.layout());
     if print_ruleset {
-        return print(ruleset.to_string().trim_end());
+        let headers = HeaderRules::planned(&jails.layout(), &config.headers);
+        return print(ruleset.with_headers(&headers).trim_end());
     }
     // Also filters that no jail uses (yet): what is written must hold.
     for (name, definition) in &config.filters {

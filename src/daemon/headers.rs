@@ -121,6 +121,14 @@ impl HeaderGuard {
         }
     }
 
+    /// Gives memory back that ended bans take.
+    pub(super) fn sweep(&mut self) {
+        let Ok(bans) = &mut self.bans else { return };
+        if let Err(e) = bans.sweep(clock::now()) {
+            tracing::warn!("failed to take ended bans out of the header matcher: {e}");
+        }
+    }
+
     /// The packets of one ban.
     pub(super) fn of_ban(&self, packets: &HashMap<IpNet, u64>, ban: &Ban) -> Option<u64> {
         packets.get(&ban.offender).copied().filter(|_| self.jails.contains(&ban.jail))

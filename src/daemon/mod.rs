@@ -177,6 +177,7 @@ impl Agent {
             if self.looked.elapsed() >= LONGEST_SLEEP {
                 self.looked = Instant::now();
                 self.look_around();
+                self.guard.headers.sweep();
                 self.look_at_the_host().await;
             }
         }

@@ -187,7 +187,7 @@ fn element(kind: Kind, net: IpNet, want: &Want, now: Timestamp) -> Option<Elemen
     }
 }
 
-fn same_end(a: End, b: End) -> bool {
+pub(super) fn same_end(a: End, b: End) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => a.since(b).max(b.since(a)) < TOLERANCE,

@@ -13,7 +13,7 @@ use nft::{
     Table, TableContent, priority,
 };
 
-use super::header::is_header_chain;
+use super::header::{HeaderRules, is_header_chain};
 use super::layout::{Kind, Layout, SetId};
 
 /// The table's name, in family inet.
@@ -146,6 +146,15 @@ impl fmt::Display for Ruleset {
     /// As `nft list table inet stockade` prints it, without bans.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.with_elements(&BTreeMap::new()).fmt(f)
+    }
+}
+
+impl Ruleset {
+    /// As `nft list table inet stockade` and then `nft list table bridge stockade` print it, without bans, but with the rules
+    /// for request heads.
+    #[must_use]
+    pub fn with_headers(&self, headers: &HeaderRules) -> String {
+        format!("{}\n{headers}", headers.beside(self.with_elements(&BTreeMap::new())))
     }
 }
 

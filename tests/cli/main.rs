@@ -238,7 +238,7 @@ fn the_ruleset_is_printed_as_nft_would() {
     assert_eq!(place.said(&["check", "--print-ruleset"]), include_str!("../golden/one-jail.nft"));
     let config = fs::read_to_string(place.dir().join("config.yaml")).unwrap();
     let two = format!(
-        "{config}  ssh:\n    filter: sshd\n    logpath: /var/log/auth.log\n    ports: [ssh, 2222]\n    ipv6_prefix: 56\n"
+        "headers: {{ matcher: string }}\n{config}  ssh:\n    filter: sshd\n    logpath: /var/log/auth.log\n    ports: [ssh, 2222]\n    ipv6_prefix: 56\n"
     );
     place.write("config.yaml", &two);
     assert_eq!(place.said(&["check", "--print-ruleset"]), include_str!("../golden/ports.nft"));

@@ -3,6 +3,8 @@
 //! They need root, `ip`, `nft`, `nginx` and `curl`; `tests/run` installs what is missing. Nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod headers;
+mod hops;
 mod nginx;
 mod world;
 
@@ -276,7 +278,7 @@ fn a_reload_with_a_mistake_keeps_the_old_configuration() {
 fn the_kernel_lists_what_check_prints() {
     let mut world = World::new();
     world.start_agent(&format!(
-        "{NPM_JAIL}  ssh:
+        "headers: {{ matcher: string }}{NPM_JAIL}  ssh:
     filter: sshd
     logpath: DIR/auth.log
     ports: [ssh, 2222]
@@ -285,8 +287,10 @@ fn the_kernel_lists_what_check_prints() {
     ));
     let printed = world.stockade(&["check", "--print-ruleset"]);
     assert!(printed.status.success(), "{}", text(&printed));
-    assert_eq!(world.table(), String::from_utf8(printed.stdout).unwrap());
-    assert_eq!(world.table(), include_str!("../golden/ports.nft"), "as an administrator can read it");
+    let list = |family| world.server("nft", &["list", "table", family, "stockade"]);
+    let listed = list("inet") + &list("bridge");
+    assert_eq!(listed, String::from_utf8(printed.stdout).unwrap());
+    assert_eq!(listed, include_str!("../golden/ports.nft"), "as an administrator can read it");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bpf;
 pub mod can;
 mod head;
 mod lookup;
+mod maps;
 pub mod patterns;
 mod program;
 pub mod rules;
@@ -26,6 +27,7 @@ use nft::{Batch, Chain, CommitError, Connection, Family, ListError, ListedRule, 
 
 pub use self::bpf::{BpfMatcher, MapError};
 pub use self::can::Can;
+use self::maps::Maps;
 pub use self::patterns::{Pattern, patterns};
 pub use self::rules::{HeaderRules, Look, is_header_chain};
 pub use self::state::{LeftOut, State};
@@ -47,6 +49,9 @@ pub enum HeaderError {
     /// The kernel did not list what is there.
     #[error(transparent)]
     List(#[from] ListError),
+    /// The kernel did not take bans into the BPF program's maps.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// Nothing can look into heads here.
     #[error("nothing here can look into request heads: {0}")]
     NoMatcher(String),
@@ -70,6 +75,7 @@ pub fn latest_end<'a>(bans: impl Iterator<Item = &'a Ban>, now: Timestamp) -> Op
 /// What looks into heads.
 enum Matcher {
     Off,
+    Bpf(Box<Maps>),
     Strings(Strings),
 }
 
@@ -77,6 +83,7 @@ impl Matcher {
     fn word(&self) -> &'static str {
         match self {
             Self::Off => "off",
+            Self::Bpf(_) => "bpf",
             Self::Strings(_) => "string",
         }
     }
@@ -84,6 +91,7 @@ impl Matcher {
     fn look(&self) -> Look {
         match self {
             Self::Off => Look::Not,
+            Self::Bpf(maps) => maps.look(),
             Self::Strings(_) => Look::Bans,
         }
     }
@@ -200,13 +208,27 @@ impl HeaderBans {
     /// Packets stopped, by ban.
     ///
     /// # Errors
-    /// When the kernel does not list our rules.
-    pub async fn packets(&mut self) -> Result<HashMap<IpNet, u64>, ListError> {
+    /// When the kernel does not list our rules or maps.
+    pub async fn packets(&mut self) -> Result<HashMap<IpNet, u64>, HeaderError> {
+        if let Some(Choice { matcher: Matcher::Bpf(maps), .. }) = &self.choice {
+            return Ok(maps.packets()?);
+        }
         let listed = self.listed().await?;
         Ok(match &self.choice {
             Some(Choice { matcher: Matcher::Strings(strings), .. }) => strings.packets(&listed),
             _ => HashMap::new(),
         })
+    }
+
+    /// Gives memory back that ended bans take. To be called now and then; they are not in force in any case.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn sweep(&mut self, now: Timestamp) -> Result<usize, HeaderError> {
+        match &mut self.choice {
+            Some(Choice { matcher: Matcher::Bpf(maps), .. }) => Ok(maps.sweep(now)?),
+            _ => Ok(0),
+        }
     }
 
     async fn try_settle(&mut self, all: &[(IpNet, End)], now: Timestamp) -> Result<(), HeaderError> {
@@ -236,6 +258,11 @@ impl HeaderBans {
         }
         rules.build(&mut batch);
         let Some(choice) = &mut self.choice else { return Ok(()) };
+        // Before there is a rule that looks at them.
+        let filled = match &mut choice.matcher {
+            Matcher::Bpf(maps) => maps.settle(all),
+            _ => Ok(()),
+        };
         let mut wanted = None;
         if let Matcher::Strings(strings) = &mut choice.matcher {
             strings.replace(all);
@@ -249,6 +276,7 @@ impl HeaderBans {
             strings.done(chosen);
         }
         self.rules = rules;
+        filled?;
         match lacking {
             None => Ok(()),
             Some(why) => {
@@ -265,6 +293,7 @@ impl HeaderBans {
         now: Timestamp,
     ) -> Result<(), HeaderError> {
         match &mut self.choice {
+            Some(Choice { matcher: Matcher::Bpf(maps), .. }) => Ok(maps.apply(changes)?),
             Some(Choice { matcher: Matcher::Strings(strings), .. }) => {
                 strings.change(changes);
                 let chosen = strings.chosen(now);
@@ -291,6 +320,22 @@ impl HeaderBans {
             return Ok(Choice { can, matcher: Matcher::Off, why: forced.to_owned(), lacking: false });
         }
         let mut missing: Vec<String> = Vec::new();
+        if matches!(asked, MatcherChoice::Auto | MatcherChoice::Bpf) {
+            match BpfMatcher::load(&self.config.names, &self.layout.prefixes) {
+                Ok(matcher) => match can.takes(connection, &matcher.expr()).await? {
+                    None => {
+                        let why = if asked == MatcherChoice::Auto { "the best there is" } else { forced };
+                        let matcher = Matcher::Bpf(Box::new(Maps::new(matcher, &self.layout.prefixes)));
+                        return Ok(Choice { can, matcher, why: why.to_owned(), lacking: false });
+                    }
+                    Some(e) => missing.push(format!("bpf: {e} (the modules xt_bpf and nft_compat)")),
+                },
+                Err(e) if e.is_permission() => {
+                    missing.push(format!("bpf: {e}: grant CAP_BPF and CAP_PERFMON"));
+                }
+                Err(e) => missing.push(format!("bpf: {e}")),
+            }
+        }
         if matches!(asked, MatcherChoice::Auto | MatcherChoice::String)
             && let Some(request) = rules::request()
         {
@@ -317,6 +362,7 @@ impl HeaderBans {
                 self.state.notes.clone_from(&choice.can.notes);
                 (self.state.installed, self.state.left_out) = match &choice.matcher {
                     Matcher::Off => (0, LeftOut::default()),
+                    Matcher::Bpf(maps) => (maps.installed(), LeftOut::default()),
                     Matcher::Strings(strings) => (strings.installed(), strings.left_out(now)),
                 };
             }

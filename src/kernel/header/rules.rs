@@ -6,7 +6,8 @@
 //!   headers_bridge           base chain of the bridge table
 //! headers                    only TCP whose payload begins like a head comes here
 //!   header_proxy             PROXY protocol version 2: the source in it is looked up in the sets of the other bans
-//!   header_bans              by string: one rule for each ban ...
+//!   header_names             by string: one rule for each header to look into, if it is in the packet
+//!   header_bans              one rule for each ban ...
 //!     header_203.0.113.7     ... to a chain of its own, with the exact texts
 //! ```
 
@@ -18,7 +19,7 @@ use nft::{
 };
 
 use super::can::{Can, Gate};
-use crate::config::{HeaderAction, Headers};
+use crate::config::{HeaderAction, Headers, MatcherChoice};
 use crate::kernel::layout::{Kind, Layout, SetId};
 use crate::kernel::ruleset;
 
@@ -97,7 +98,7 @@ impl HeaderRules {
         if proxy || *look != Look::Not {
             let bases = [("headers_in", Hook::Prerouting), ("headers_out", Hook::Output)]
                 .map(|(name, hook)| base(&inet, name, hook, priority::RAW));
-            sides.push(Side::new(&inet, &bases, can.gate, &sets, look, reset && can.reset));
+            sides.push(Side::new(&inet, &bases, can.gate, &sets, look, &config.names, reset && can.reset));
         }
         if let (Some(can_bridge), true) = (&can.bridge, *look != Look::Not) {
             let bridge = Table::new(Family::Bridge, table);
@@ -107,7 +108,15 @@ impl HeaderRules {
             } else {
                 base(&bridge, "headers_bridge", Hook::Forward, priority::BRIDGE_FILTER)
             };
-            sides.push(Side::new(&bridge, &[base], can.gate, &[], look, reset && can_bridge.reset));
+            sides.push(Side::new(
+                &bridge,
+                &[base],
+                can.gate,
+                &[],
+                look,
+                &config.names,
+                reset && can_bridge.reset,
+            ));
         }
         Self { sets: sets.into_iter().map(|(_, set)| set).collect(), sides }
     }
@@ -175,6 +184,7 @@ impl Side {
         open: Gate,
         sets: &[(SetId, Set)],
         look: &Look,
+        names: &[String],
         reset: bool,
     ) -> Self {
         let headers = Chain::new(table, "headers");
@@ -196,11 +206,17 @@ impl Side {
             }
             Look::Bans => {
                 let chain = Chain::new(table, "header_bans");
+                let named = Chain::new(table, "header_names");
                 rules.extend(
                     request()
-                        .map(|e| Rule::new(&headers).expr(e).jump(&chain).comment("a request of HTTP/1")),
+                        .map(|e| Rule::new(&headers).expr(e).jump(&named).comment("a request of HTTP/1")),
                 );
-                chains.push(chain.clone());
+                for name in names {
+                    let header = Expr::xt_string(format!("\n{name}:").as_bytes(), true, WINDOW);
+                    // Not a jump: a packet with several of them is searched once.
+                    rules.extend(header.map(|e| Rule::new(&named).expr(e).goto(&chain).comment(name)));
+                }
+                chains.extend([chain.clone(), named]);
                 bans = Some(chain);
             }
         }
@@ -234,6 +250,20 @@ fn source_in(rule: Rule, kind: Kind, set: &Set) -> Rule {
 }
 
 impl HeaderRules {
+    /// The rules as `config` wants them, in a kernel that has what kernels of distributions have; to be shown to people.
+    #[must_use]
+    pub fn planned(layout: &Layout, config: &Headers) -> Self {
+        let look = match config.matcher {
+            MatcherChoice::Auto | MatcherChoice::Bpf => Look::At {
+                expr: Expr::Match { name: "bpf".into(), rev: 1, info: Box::default() },
+                comment: "bpf program".to_owned(),
+            },
+            MatcherChoice::String => Look::Bans,
+            MatcherChoice::Legacy | MatcherChoice::Off => Look::Not,
+        };
+        Self::new(ruleset::TABLE, layout, config, &Can::all(), &look)
+    }
+
     /// Appends what is in table inet to what else is there, to be printed.
     #[must_use]
     pub fn beside(&self, mut inet: TableContent) -> TableContent {
