@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result};
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Ifla, RtAddrFamily, RtScope, RtTable, Rta, Rtm, Rtn, Rtprot};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, RtAddrFamily, RtScope, RtTable, Rta, Rtm, Rtn, Rtprot};
 use neli::consts::socket::NlFamily;
-use neli::nl::NlPayload;
+use neli::nl::{NlPayload, Nlmsghdr};
 use neli::router::synchronous::NlRouter;
 use neli::rtnl::{
     Ifaddrmsg, IfaddrmsgBuilder, Ifinfomsg, IfinfomsgBuilder, RtattrBuilder, Rtmsg, RtmsgBuilder,
@@ -24,8 +24,12 @@ const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_INFO_KIND` and `IFLA_INFO_DATA`, `linux/if_link.h`
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_NET_NS_FD: u16 = 28;
+/// Of both ends of a wire: the kernel sends what needs no neighbour to be found ([`Links::up_wire`]) to the address of its
+/// own end.
+const WIRE_ADDRESS: [u8; 6] = [0x02, 0, 0, 0x53, 0x54, 0x4b];
 /// `struct ifinfomsg`
 const IFINFOMSG: usize = 16;
 
@@ -46,6 +50,7 @@ impl Links {
         let descriptor = peer.as_raw_fd().to_ne_bytes();
         let peer = [
             &[0; IFINFOMSG][..],
+            &attribute(IFLA_ADDRESS, &WIRE_ADDRESS),
             &attribute(IFLA_IFNAME, zero_ended.as_bytes_with_nul()),
             &attribute(IFLA_NET_NS_FD, &descriptor),
         ]
@@ -60,6 +65,12 @@ impl Links {
             RtattrBuilder::default()
                 .rta_type(Ifla::Ifname)
                 .rta_payload(Buffer::from(zero_ended.as_bytes_with_nul()))
+                .build()?,
+        );
+        attributes.push(
+            RtattrBuilder::default()
+                .rta_type(Ifla::Address)
+                .rta_payload(Buffer::from(WIRE_ADDRESS.to_vec()))
                 .build()?,
         );
         attributes
@@ -79,6 +90,42 @@ impl Links {
             .build()?;
         self.change_link(Rtm::Newlink, NlmF::empty(), message)
             .with_context(|| format!("failed to bring interface {index} up"))
+    }
+
+    /// Brings an end of a wire up. Nobody is asked where an address is to be found: an IPv6 address answers to such questions
+    /// only some time after it was added, and they are asked again only after a second.
+    pub(super) fn up_wire(&self, index: u32) -> Result<()> {
+        let flags = Iff::UP | Iff::NOARP;
+        let message = IfinfomsgBuilder::default()
+            .ifi_family(RtAddrFamily::Unspecified)
+            .ifi_index(i32::try_from(index)?)
+            .ifi_flags(flags)
+            .ifi_change(flags)
+            .build()?;
+        self.change_link(Rtm::Newlink, NlmF::empty(), message)
+            .with_context(|| format!("failed to bring interface {index} up"))
+    }
+
+    /// Whether packets go out of an interface. Asking for this one interface also has the kernel do at once, since Linux
+    /// 6.8, what it otherwise does within a second of the other end's coming up (`linkwatch_sync_dev` in
+    /// net/core/rtnetlink.c).
+    pub(super) fn is_running(&self, index: u32) -> Result<bool> {
+        let message = IfinfomsgBuilder::default()
+            .ifi_family(RtAddrFamily::Unspecified)
+            .ifi_index(i32::try_from(index)?)
+            .build()?;
+        let failed = || format!("failed to ask for interface {index}");
+        let mut running = false;
+        let payload = NlPayload::Payload(message);
+        let answers = self
+            .0
+            .send::<Rtm, Ifinfomsg, Rtm, Ifinfomsg>(Rtm::Getlink, NlmF::ACK, payload)
+            .with_context(failed)?;
+        for answer in answers {
+            let answer: Nlmsghdr<Rtm, Ifinfomsg> = answer.with_context(failed)?;
+            running |= answer.get_payload().is_some_and(|link| link.ifi_flags().contains(Iff::RUNNING));
+        }
+        Ok(running)
     }
 
     /// Gives an interface an address, and none of the network around it. Nobody is asked whether it is in use already,

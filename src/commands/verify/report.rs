@@ -92,13 +92,23 @@ fn cover_text(cover: &Cover) -> String {
 
 fn heads_text(asked: &Asked, heads: &Heads, lines: &mut Vec<String>) {
     let address = asked.address;
+    let same = heads.fields.iter().all(|field| field.verdict == heads.verdict);
     match (&heads.verdict, heads.fields.is_empty()) {
         (Verdict::NotBlocked, true) => {
             lines.push(format!("header with {address}: NOT blocked, no rule looks into request heads"));
         }
         (verdict, true) => lines.push(format!("header with {address}: {}", verdict.said())),
+        (verdict, false) if same => {
+            let arriving = heads.fields.iter().filter(|field| field.way == Way::Arriving);
+            let names: Vec<&str> = arriving.map(|field| field.name.as_str()).collect();
+            lines.push(format!(
+                "header {} with {address}: {}, in requests that arrive and in those that a proxy on this host sends",
+                names.join(", "),
+                verdict.said()
+            ));
+        }
         (_, false) => lines.extend(heads.fields.iter().map(|field| {
-            format!("header {}: {address} {}: {}", field.name, field.way.said(), field.verdict.said())
+            format!("header {} with {address} {}: {}", field.name, field.way.said(), field.verdict.said())
         })),
     }
     lines.extend(heads.by.iter().map(|rule| format!("  by {}", rule_text(rule))));

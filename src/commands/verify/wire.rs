@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -15,10 +16,12 @@ use tokio::net::{TcpListener, TcpSocket};
 use super::address::Ends;
 use crate::cli::exit;
 use crate::commands::Failure;
-use crate::commands::link::Links;
+use crate::commands::link::{LOOPBACK, Links};
 
 /// The name of both ends of the wire.
 const WIRE: &str = "wire";
+/// The wire is up in a fraction of this.
+const CARRIER: Duration = Duration::from_secs(2);
 /// Connections that wait to be taken.
 const BACKLOG: u32 = 64;
 
@@ -67,19 +70,41 @@ impl Namespace {
         socket.listen(BACKLOG).with_context(|| format!("failed to listen on {address}"))
     }
 
-    fn connect_wire(&self, addresses: &[IpAddr]) -> Result<()> {
+    /// Brings up what is in it. The loopback interface, too: a reset that the ruleset answers to what is sent here
+    /// takes it.
+    fn up(&self) -> Result<()> {
         self.enter()?;
         let links = Links::open()?;
-        let index = if_nametoindex(WIRE).with_context(|| format!("failed to find the interface {WIRE}"))?;
-        links.up(index)?;
+        links.up(LOOPBACK)?;
+        links.up_wire(wire()?)
+    }
+
+    /// Waits until packets go out: until then the kernel loses them without a word.
+    fn wait(&self) -> Result<()> {
+        self.enter()?;
+        let (links, index) = (Links::open()?, wire()?);
+        let begin = Instant::now();
+        while begin.elapsed() < CARRIER {
+            if links.is_running(index)? {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bail!("the interface {WIRE} did not come up")
+    }
+
+    fn address(&self, addresses: &[IpAddr]) -> Result<()> {
+        self.enter()?;
+        let (links, index) = (Links::open()?, wire()?);
         for address in addresses {
             links.add_address(index, *address)?;
         }
-        match addresses.first() {
-            Some(address) => links.add_default_route(index, *address),
-            None => Ok(()),
-        }
+        addresses.first().map_or(Ok(()), |address| links.add_default_route(index, *address))
     }
+}
+
+fn wire() -> Result<u32> {
+    if_nametoindex(WIRE).with_context(|| format!("failed to find the interface {WIRE}"))
 }
 
 /// Where the ruleset is tried.
@@ -96,10 +121,11 @@ impl Wire {
         let outside = Namespace::new()?;
         let inside = Namespace::new()?;
         Links::open()?.add_wire(WIRE, outside.0.as_fd())?;
-        // An interface whose other end is down takes no routes.
-        inside.connect_wire(&[])?;
-        outside.connect_wire(&[ends.harmless, tried])?;
-        inside.connect_wire(&[ends.server])?;
+        let both = [&inside, &outside];
+        both.iter().try_for_each(|end| end.up())?;
+        both.iter().try_for_each(|end| end.wait())?;
+        inside.address(&[ends.server])?;
+        outside.address(&[ends.harmless, tried])?;
         Ok(Self { inside, outside })
     }
 }
