@@ -6,6 +6,7 @@
 mod headers;
 mod hops;
 mod nginx;
+mod verify;
 mod world;
 
 use std::fs::OpenOptions;

@@ -4,6 +4,7 @@
 //! the rules, a harmless one must.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::Result;
 use nft::Connection;
@@ -148,7 +149,7 @@ impl Trial<'_> {
         let mut outcomes = try_all(&self.wire.outside, &probes, PATIENCE).await?;
         let mut covers = installed.covers_now(copy, address).await?;
         if outcomes.contains(&Outcome::Lost) && !covers.iter().any(has_counted) {
-            again(&self.wire.outside, &probes, &mut outcomes).await?;
+            again(&self.wire.outside, &probes, &mut outcomes, MORE_PATIENCE).await?;
             covers = installed.covers_now(copy, address).await?;
         }
         let blocked: Vec<u16> =
@@ -202,7 +203,7 @@ impl Trial<'_> {
             let mut outcomes = try_all(from, &probes, PATIENCE).await?;
             // A drop that no rule has counted may be a machine that is busy.
             if outcomes.contains(&Outcome::Lost) && counted(installed, copy).await? == before {
-                again(from, &probes, &mut outcomes).await?;
+                again(from, &probes, &mut outcomes, MORE_PATIENCE).await?;
             }
             fields.extend(each(names, &outcomes).map(|(name, outcome)| Field {
                 name: name.clone(),
@@ -245,19 +246,26 @@ fn each<'a, T>(tried: &'a [T], outcomes: &'a [Outcome]) -> impl Iterator<Item = 
     tried.iter().zip(outcomes)
 }
 
-/// Tries, and tries what was lost once more.
+/// Tries what ought to get through, in short turns at first: an IPv6 address is there only some time after it was added.
 async fn patiently(from: &Namespace, probes: &[Probe]) -> Result<Vec<Outcome>> {
-    let mut outcomes = try_all(from, probes, PATIENCE).await?;
-    again(from, probes, &mut outcomes).await?;
+    let mut outcomes = vec![Outcome::Lost; probes.len()];
+    for patience in [PATIENCE / 20, PATIENCE / 5, PATIENCE, MORE_PATIENCE] {
+        again(from, probes, &mut outcomes, patience).await?;
+    }
     Ok(outcomes)
 }
 
-/// Tries what was lost once more, and waits longer.
-async fn again(from: &Namespace, probes: &[Probe], outcomes: &mut [Outcome]) -> Result<()> {
+/// Tries what was lost once more.
+async fn again(
+    from: &Namespace,
+    probes: &[Probe],
+    outcomes: &mut [Outcome],
+    patience: Duration,
+) -> Result<()> {
     let lost: Vec<usize> =
         outcomes.iter().enumerate().filter(|(_, o)| **o == Outcome::Lost).map(|(n, _)| n).collect();
     let probes: Vec<Probe> = lost.iter().filter_map(|n| probes.get(*n).cloned()).collect();
-    for (n, outcome) in lost.into_iter().zip(try_all(from, &probes, MORE_PATIENCE).await?) {
+    for (n, outcome) in lost.into_iter().zip(try_all(from, &probes, patience).await?) {
         outcomes[n] = outcome;
     }
     Ok(())
