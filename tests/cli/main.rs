@@ -166,6 +166,20 @@ fn exit_codes_are_as_documented() {
 }
 
 #[test]
+fn verify_refuses_what_no_packet_comes_from() {
+    let place = Place::new();
+    assert_eq!(place.failed(&["verify"]).0, 2);
+    let (code, said) = place.failed(&["verify", "localhost"]);
+    assert_eq!((code, said.as_str()), (2, "stockade: \"localhost\" is no address and no network\n"));
+    let (code, said) = place.failed(&["verify", "127.0.0.1"]);
+    assert_eq!(code, 2);
+    assert_eq!(
+        said,
+        "stockade: 127.0.0.1 cannot be tried: it is a loopback address, and no packet from a network comes from there\n"
+    );
+}
+
+#[test]
 fn every_mistake_of_a_configuration_is_told_at_once() {
     let place = Place::new();
     place.write("config.yaml", "jails:\n  web:\n    filter: npm-40\n    logpath: x.log\n    maxrety: 3\n");

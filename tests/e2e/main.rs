@@ -9,6 +9,7 @@ mod hops;
 mod legacy;
 mod legacy_headers;
 mod nginx;
+mod verify;
 mod world;
 
 use std::fs::OpenOptions;
