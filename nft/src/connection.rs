@@ -253,14 +253,14 @@ impl Connection {
             let answer = self.list_once(kind, flags, family, &request, &read).await;
             match answer.map_err(|source| ListError::Io { what: what(), source })? {
                 Answer::Whole(found) => return Ok(found),
-                Answer::Errno(libc::EINTR | libc::EAGAIN) | Answer::Interrupted => {}
-                Answer::Errno(errno) => return Err(ListError::Refused { what: what(), errno }),
+                Answer::Errno(libc::EINTR | libc::EAGAIN, _) | Answer::Interrupted => {}
+                Answer::Errno(errno, _) => return Err(ListError::Refused { what: what(), errno }),
             }
         }
         Err(ListError::Interrupted { what: what() })
     }
 
-    async fn list_once<T>(
+    pub(crate) async fn list_once<T>(
         &mut self,
         kind: u16,
         flags: u16,
@@ -297,7 +297,7 @@ impl Connection {
                         return Ok(match errno {
                             0 if interrupted => Answer::Interrupted,
                             0 => Answer::Whole(found),
-                            errno => Answer::Errno(errno),
+                            errno => Answer::Errno(errno, found),
                         });
                     }
                 }
@@ -343,11 +343,12 @@ impl Kernel for Connection {
     }
 }
 
-enum Answer<T> {
+pub(crate) enum Answer<T> {
     Whole(Vec<T>),
     /// The ruleset changed while it was listed.
     Interrupted,
-    Errno(i32),
+    /// With what came before it.
+    Errno(i32, Vec<T>),
 }
 
 /// `NLMSG_DONE` carries an error number too.

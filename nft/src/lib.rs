@@ -90,6 +90,7 @@ mod encode;
 mod event;
 pub mod expr;
 pub mod fake;
+mod get;
 mod kernel;
 mod key;
 mod list;

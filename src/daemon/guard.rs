@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hashbrown::HashMap;
-use ipnet::IpNet;
 use nft::{Event, Family, Watcher};
 use tokio::time::Instant;
 
@@ -16,7 +14,9 @@ use crate::config::Headers;
 use crate::engine::Engine;
 use crate::kernel::backend::BackendKind;
 use crate::kernel::legacy::Look;
-use crate::kernel::{Backend, Changes, Choice, Counts, Layout, SetId, desired, parse_comment, ruleset, want};
+use crate::kernel::{
+    Backend, Changes, Choice, Counts, Layout, Packets, desired, parse_comment, ruleset, want,
+};
 use crate::types::{Ban, Decision, Timestamp};
 
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
@@ -58,10 +58,16 @@ pub(super) struct Guard {
     /// A repair that has to wait, and what for.
     waiting_repair: Option<(Instant, BackendKind, String)>,
     last_repair_at: Option<Instant>,
+    /// Since when the kernel has held what it should, as far as we know.
+    whole_since: Timestamp,
     /// Changes by others that were repaired.
     pub(super) repairs: u64,
     /// What the last one was.
     pub(super) last_repair: Option<String>,
+    /// Elements that were read back after they were written.
+    pub(super) read_back: u64,
+    /// Those that were not there, although the kernel had taken them.
+    pub(super) missing: u64,
     /// What the kernel refused last, until it succeeds.
     pub(super) error: Option<String>,
 }
@@ -99,8 +105,11 @@ impl Guard {
             retry: None,
             waiting_repair: None,
             last_repair_at: None,
+            whole_since: clock::now(),
             repairs: 0,
             last_repair: None,
+            read_back: 0,
+            missing: 0,
             error: None,
         })
     }
@@ -150,6 +159,17 @@ impl Guard {
         let desired = desired(self.enforcer.layout(), engine.bans(), &name, now);
         let failed = || format!("failed to bring {} in line", self.choice.backend.name());
         let settled = self.enforcer.reconcile(&desired, now).await.with_context(failed);
+        let settled = match settled {
+            Ok(changes) => match self.read_back(&changes).await {
+                Ok(0) => Ok(changes.counts()),
+                Ok(n) => Err(anyhow::anyhow!(
+                    "{n} elements are not in {} although it took them (does something else remove them?)",
+                    self.choice.backend.name()
+                )),
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e),
+        };
         if settled.is_ok()
             && let Some(mut former) = self.former.take()
         {
@@ -162,6 +182,19 @@ impl Guard {
         let settled = self.note(settled);
         self.headers.settle(engine).await;
         settled
+    }
+
+    /// Asks the kernel for what it has just taken: how much of it is not there.
+    async fn read_back(&mut self, changes: &Changes) -> Result<usize> {
+        let back = self.enforcer.read_back(changes, clock::now()).await;
+        let back = back.context("failed to read back what was written to nf_tables")?;
+        self.read_back += u64::try_from(back.asked).unwrap_or(u64::MAX);
+        self.missing += u64::try_from(back.missing.len()).unwrap_or(u64::MAX);
+        if let Some((_, net)) = back.missing.first() {
+            let n = back.missing.len();
+            tracing::warn!(missing = n, "the kernel took {} but does not hold it", shown(*net));
+        }
+        Ok(back.missing.len())
     }
 
     /// Takes another shape of the table, and settles.
@@ -205,6 +238,18 @@ impl Guard {
         let applied = self.enforcer.apply(&changes, now).await.with_context(failed);
         if let Err(e) = self.note(applied) {
             tracing::error!("{e:#}; trying again");
+            return;
+        }
+        let back = self.read_back(&changes).await;
+        match self.note(back) {
+            Ok(0) => {}
+            // Somebody was quicker than we, or the kernel is not what it says: the whole table is compared.
+            Ok(_) => {
+                if let Err(e) = self.settle(engine, registry).await {
+                    tracing::error!("{e:#}; trying again");
+                }
+            }
+            Err(e) => tracing::error!("{e:#}; trying again"),
         }
     }
 
@@ -299,6 +344,7 @@ impl Guard {
                     what.name()
                 );
                 self.repairs += 1;
+                self.whole_since = clock::now();
                 self.last_repair = Some(who);
             }
             Err(e) => tracing::error!("{} was {who}: {e:#}; trying again", what.name()),
@@ -333,22 +379,20 @@ impl Guard {
         self.retry.is_none()
     }
 
-    /// Packets stopped, by set and element.
-    pub(super) async fn packets(&mut self, now: Timestamp) -> HashMap<(SetId, IpNet), u64> {
-        match self.enforcer.held(now).await {
-            Ok(held) => {
-                held.into_iter().filter_map(|(set, held)| Some(((set, held.net), held.packets?))).collect()
-            }
-            Err(e) => {
-                tracing::warn!("failed to count stopped packets: {e}");
-                HashMap::new()
-            }
-        }
+    /// Since when the kernel has held what it should, as far as we know; `None` while it does not.
+    pub(super) fn whole_since(&self) -> Option<Timestamp> {
+        (self.is_settled() && self.waiting_repair.is_none()).then_some(self.whole_since)
     }
 
-    /// Where a ban's element stands.
-    pub(super) fn place(&self, ban: &Ban) -> Option<SetId> {
-        self.enforcer.layout().place(ban.jail, ban.offender)
+    /// Packets stopped, ban by ban.
+    pub(super) async fn packets(&mut self, now: Timestamp) -> Packets {
+        match self.enforcer.held(now).await {
+            Ok(held) => Packets::new(self.enforcer.layout().clone(), held),
+            Err(e) => {
+                tracing::warn!("failed to count stopped packets: {e}");
+                Packets::default()
+            }
+        }
     }
 
     /// What is not in force though nothing was refused.
@@ -365,7 +409,12 @@ impl Guard {
 
     fn note<T>(&mut self, result: Result<T>) -> Result<T> {
         match &result {
-            Ok(_) => (self.error, self.retry) = (None, None),
+            Ok(_) => {
+                if self.retry.is_some() {
+                    self.whole_since = clock::now();
+                }
+                (self.error, self.retry) = (None, None);
+            }
             Err(e) => {
                 let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
                 self.retry = Some((Instant::now() + wait, wait));

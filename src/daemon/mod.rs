@@ -4,6 +4,7 @@ mod batch;
 mod guard;
 mod headers;
 pub mod jails;
+mod leaks;
 mod orders;
 mod rate;
 mod requests;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 pub(crate) use self::batch::Batch;
 use self::guard::Guard;
 use self::jails::{Jails, Registry};
+use self::leaks::Leaks;
 pub(crate) use self::requests::printable;
 use self::signals::{Ask, Signals};
 use self::worker::{Plan, Worker};
@@ -32,7 +34,7 @@ use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
-use crate::engine::{Engine, Limits};
+use crate::engine::{Engine, Limits, Verdict};
 use crate::follow::Options;
 use crate::host;
 use crate::kernel::backend;
@@ -95,6 +97,7 @@ struct Agent {
     started: Timestamp,
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
     told: HashMap<JailId, Told>,
+    leaks: Leaks,
     looked: Instant,
     /// The host's own networks, as `self` means them.
     own: Vec<IpNet>,
@@ -148,6 +151,7 @@ impl Agent {
             started: now,
             last_bans: HashMap::new(),
             told: HashMap::new(),
+            leaks: Leaks::default(),
             looked: Instant::now(),
             own: host::own_networks()?,
             clocks: (clock::now(), Instant::now()),
@@ -174,6 +178,7 @@ impl Agent {
                 batch = batches.recv() => {
                     let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     self.offenses(&batch);
+                    self.tell_leaks().await;
                 }
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
             }
@@ -246,8 +251,41 @@ impl Agent {
 
     fn offenses(&mut self, batch: &Batch) {
         let now = clock::now();
-        for offense in batch.offenses(now) {
-            self.engine.offense(offense, now);
+        let whole = self.guard.whole_since();
+        for n in 0..batch.len() {
+            let Some(offense) = batch.get(n, now) else { continue };
+            if self.engine.offense(offense, now) == Verdict::AlreadyBanned
+                && let (Some(peer), Some(whole)) = (batch.carried_by(n), whole)
+            {
+                self.leaks.see(&self.engine, &offense, peer, now, whole, self.config.leaks.grace);
+            }
+        }
+    }
+
+    /// Says of each new cause of leaks what would stop it.
+    async fn tell_leaks(&mut self) {
+        if !self.leaks.is_news() {
+            return;
+        }
+        let packets = self.guard.packets(clock::now()).await;
+        let namespace = leaks::namespace();
+        for (jail, way, cause) in self.leaks.untold() {
+            let covering = self.engine.bans_of(jail, cause.offender);
+            let stopped = covering.map(|ban| packets.of(ban)).fold(None, |sum, n| match (sum, n) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            });
+            let running = self.jails.jails.iter().find(|ready| ready.id == jail);
+            let ports = running.map_or(&[][..], |ready| &ready.jail.ports);
+            let advice = way.advice(&leaks::Facts { ports, stopped, namespace });
+            let jail = self.registry.name(jail).unwrap_or("?");
+            tracing::warn!(
+                jail,
+                "{} is banned, but its requests still come {}: {advice}. (Told once; `stockade status` counts them)",
+                cause.offender,
+                way.told()
+            );
+            cause.advice = Some(advice);
         }
     }
 
@@ -299,6 +337,7 @@ impl Agent {
         let Config { backend, paths, limits, log, .. } = self.config.clone();
         (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
         self.told.clear();
+        self.leaks.begin_anew();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");
         Ok(warnings)
     }

@@ -71,8 +71,7 @@ impl Agent {
             bans.sort_by_key(|ban| (ban.since, ban.offender));
             let list = bans.into_iter().map(|ban| {
                 let mut value = agent.ban_value(ban);
-                value["packets"] =
-                    json!(agent.guard.place(ban).and_then(|set| packets.get(&(set, ban.offender))));
+                value["packets"] = json!(packets.of(ban));
                 value["header_packets"] = json!(agent.guard.headers.of_ban(&in_headers, ban));
                 value
             });

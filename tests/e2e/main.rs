@@ -6,9 +6,13 @@
 
 mod headers;
 mod hops;
+mod leaks;
 mod legacy;
 mod legacy_headers;
 mod nginx;
+mod packets;
+mod read_back;
+mod robust;
 mod verify;
 mod world;
 

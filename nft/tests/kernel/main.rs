@@ -5,6 +5,7 @@
 mod bpf;
 mod commit;
 mod events;
+mod get;
 mod golden;
 mod listing;
 mod model;
