@@ -119,6 +119,10 @@ impl HeaderGuard {
     /// Whether somebody has changed something of what nobody tells about.
     pub(super) async fn look(&mut self) -> Look {
         let Ok(bans) = &mut self.bans else { return Look::Fine };
+        // What was refused is written anew anyway when the kernel is asked again.
+        if self.retry.is_some() {
+            return Look::Fine;
+        }
         bans.look().await.unwrap_or_else(|e| {
             tracing::warn!("failed to look after the header bans: {e}");
             Look::Fine
