@@ -9,6 +9,7 @@ use crate::chain::Chain;
 use crate::commit::{CommitError, Rejection};
 use crate::element::{self, Element, Listed};
 use crate::encode::{self, Encoded, Mode};
+use crate::flowtable::Flowtable;
 use crate::kernel::Kernel;
 use crate::list::ListError;
 use crate::rule::ListedRule;
@@ -168,6 +169,23 @@ impl Connection {
         Ok(chains)
     }
 
+    /// All flowtables.
+    ///
+    /// # Errors
+    /// See [`ListError`].
+    pub async fn flowtables(&mut self) -> Result<Vec<Flowtable>, ListError> {
+        let what = || "flowtables".to_owned();
+        self.list(
+            sys::NFT_MSG_GETFLOWTABLE,
+            sys::NLM_F_DUMP,
+            0,
+            what,
+            |_| {},
+            |m, all| all.extend(Flowtable::read(m)),
+        )
+        .await
+    }
+
     /// The named sets of a table; maps are not among them.
     ///
     /// # Errors
@@ -250,6 +268,7 @@ impl Connection {
         read: impl Fn(&Message<'_>, &mut Vec<T>),
     ) -> Result<Vec<T>, ListError> {
         for _ in 0..DUMP_ATTEMPTS {
+            let kind = (sys::NFNL_SUBSYS_NFTABLES << 8) | kind;
             let answer = self.list_once(kind, flags, family, &request, &read).await;
             match answer.map_err(|source| ListError::Io { what: what(), source })? {
                 Answer::Whole(found) => return Ok(found),
@@ -258,6 +277,21 @@ impl Connection {
             }
         }
         Err(ListError::Interrupted { what: what() })
+    }
+
+    /// Asks another part of netfilter one question; `kind` says which part, too.
+    pub(crate) async fn ask<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        request: impl Fn(&mut Writer),
+        read: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Vec<T>> {
+        match self.list_once(kind, 0, family, request, read).await? {
+            Answer::Whole(found) => Ok(found),
+            Answer::Interrupted => Err(io::ErrorKind::Interrupted.into()),
+            Answer::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
     }
 
     async fn list_once<T>(
@@ -276,7 +310,7 @@ impl Connection {
         let mut w = Writer::new();
         // A single question is answered without acknowledgement when it succeeds: with one, its end is seen.
         let flags = if dump { flags } else { flags | sys::NLM_F_ACK };
-        w.nft_message(kind, flags, seq, family, request);
+        w.message(kind, flags, seq, family, 0, request);
         self.socket.send(w.as_bytes()).await?;
         self.dumping = dump;
         let mut found = Vec::new();
