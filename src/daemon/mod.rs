@@ -277,16 +277,18 @@ impl Agent {
         let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(jails.warnings.iter().cloned());
         let running = &self.config;
-        if (&config.paths, config.limits, config.log) != (&running.paths, running.limits, running.log) {
-            warnings.push("paths, limits and log take effect at the next start".to_owned());
+        if (&config.paths, config.backend, config.limits, config.log)
+            != (&running.paths, running.backend, running.limits, running.log)
+        {
+            warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
         }
         let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
             tracing::error!("{e:#}; trying again");
             warnings.push(format!("nf_tables is not in line with it yet: {e:#}; the agent keeps trying"));
         }
-        let Config { paths, limits, log, .. } = self.config.clone();
-        (self.jails, self.config) = (jails, Config { paths, limits, log, ..config });
+        let Config { backend, paths, limits, log, .. } = self.config.clone();
+        (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
         self.told.clear();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");
         Ok(warnings)
