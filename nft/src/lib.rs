@@ -80,6 +80,7 @@
 //!   ruleset back that `nft list ruleset` printed.
 
 mod batch;
+pub mod bpf;
 pub mod chain;
 mod commit;
 mod compile;

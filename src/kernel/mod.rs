@@ -10,6 +10,7 @@
 mod changes;
 mod desired;
 mod disjoint;
+pub mod header;
 mod layout;
 pub mod ruleset;
 
