@@ -27,12 +27,16 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         text(&status["uptime"])
     )?;
     write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
+    write!(out, ", backend {} ({})", text(&kernel["backend"]), text(&kernel["reason"]))?;
     if kernel["repairs"].as_u64() > Some(0) {
         write!(out, ", repaired {} times, last {}", kernel["repairs"], text(&kernel["last_repair"]))?;
     }
     writeln!(out)?;
     if let Some(error) = kernel["error"].as_str() {
         writeln!(out, "kernel error: {error}")?;
+    }
+    if let Some(problem) = kernel["problem"].as_str() {
+        writeln!(out, "kernel problem: {problem}")?;
     }
     for warning in list(&status["warnings"]) {
         writeln!(out, "warning: {}", text(warning))?;
@@ -109,7 +113,7 @@ mod tests {
     fn a_status_for_a_person() {
         let status = json!({
             "version": "0.1.0", "state": "enforcing", "uptime": "1h2m", "warnings": [],
-            "kernel": {"state": "enforcing", "bans": 2, "repairs": 1, "last_repair": "changed by nft (pid 7)", "error": null},
+            "kernel": {"state": "enforcing", "bans": 2, "backend": "nft", "reason": "the kernel has it", "repairs": 1, "last_repair": "changed by nft (pid 7)", "error": null},
             "jails": [{
                 "jail": "npm", "policy": "15 in 1m, 10m", "lines": 120, "lines_per_second": 3, "offenses": 20,
                 "missed": 0, "bans": 1, "bans_total": 2, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
@@ -120,7 +124,7 @@ mod tests {
         });
         insta::assert_snapshot!(super::render(&status), @r"
         stockade 0.1.0, enforcing, up 1h2m
-        kernel: enforcing, 2 bans, repaired 1 times, last changed by nft (pid 7)
+        kernel: enforcing, 2 bans, backend nft (the kernel has it), repaired 1 times, last changed by nft (pid 7)
 
         npm (15 in 1m, 10m)
           lines     120 (3/s), 20 offenses, 0 not understood

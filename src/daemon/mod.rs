@@ -34,6 +34,7 @@ use crate::control::{self, Call, Server};
 use crate::engine::{Engine, Limits};
 use crate::follow::Options;
 use crate::host;
+use crate::kernel::backend;
 use crate::types::{Decision, JailId, Timestamp};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
@@ -120,14 +121,18 @@ impl Agent {
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
-        let mut guard = Guard::open(jails.layout())?;
+        let choice = backend::choose(config.backend, &jails.layout()).await?;
+        let mut guard = Guard::open(choice, jails.layout()).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
         let counts = guard.settle(&engine, &registry).await?;
         tracing::info!(
             jails = jails.jails.len(),
             bans = taken,
             removed = counts.removed,
-            "table inet stockade is up"
+            backend = guard.choice.backend.word(),
+            "{} is up: {}",
+            guard.choice.backend.place(),
+            guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
         let (worker, batches) = Worker::start(plan(&jails), options)?;
@@ -285,7 +290,7 @@ impl Agent {
         let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
             tracing::error!("{e:#}; trying again");
-            warnings.push(format!("nf_tables is not in line with it yet: {e:#}; the agent keeps trying"));
+            warnings.push(format!("the kernel is not in line with it yet: {e:#}; the agent keeps trying"));
         }
         let Config { backend, paths, limits, log, .. } = self.config.clone();
         (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });

@@ -1,7 +1,8 @@
-//! Header bans.
+//! Bans by an address that stands only in the head of a request, because the packet comes from a proxy.
 
 mod bpf;
 mod lookup;
+pub mod patterns;
 mod program;
 mod shared;
 #[cfg(test)]
@@ -9,3 +10,4 @@ mod tests;
 mod word;
 
 pub use self::bpf::{BpfMatcher, MapError};
+pub use self::patterns::{Pattern, patterns};
