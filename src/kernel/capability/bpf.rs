@@ -1,23 +1,32 @@
 //! Whether this process may load BPF programs.
 
-use std::io;
+use std::collections::BTreeSet;
+
+use nft::bpf::{LoadError, probe};
 
 use super::Answer;
 use super::privilege::{Capability, Privileges};
+use crate::kernel::header::BpfMatcher;
 
-/// The kernel's own word where it can be had, else what follows from the capabilities that are held.
-pub(super) fn may_load(privileges: &Privileges) -> Answer {
-    match ask_kernel() {
-        Some(Ok(())) => Answer::Yes,
-        Some(Err(e)) if e.kind() == io::ErrorKind::PermissionDenied => refused(privileges),
-        Some(Err(e)) => Answer::No(format!("the kernel refuses to load a BPF program: {e}")),
-        None => derived(privileges),
-    }
+/// What the program that looks into request heads is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// The headers, in lower case.
+    pub names: &'a [String],
+    /// The lengths of the IPv6 prefixes that are banned.
+    pub prefixes: &'a BTreeSet<u8>,
 }
 
-/// Has the kernel load a program of two instructions and closes it again; `None` where this program has no loader.
-fn ask_kernel() -> Option<io::Result<()>> {
-    None
+/// Has the kernel load the smallest program, then the very one that is to be used, and closes both.
+pub(super) fn may_load(heads: &Heads<'_>, privileges: &Privileges) -> Answer {
+    match probe().and_then(|()| BpfMatcher::load(heads.names, heads.prefixes).map(drop)) {
+        Ok(()) => Answer::Yes,
+        Err(e) if e.is_permission() => refused(privileges),
+        Err(LoadError::System(e)) => Answer::No(format!("the kernel refuses to load a BPF program: {e}")),
+        Err(LoadError::Verifier { error, .. }) => {
+            Answer::No(format!("the kernel's verifier refuses the program ({error}); it takes Linux 5.17"))
+        }
+    }
 }
 
 /// `bpf(2)` asks for CAP_BPF to load and CAP_PERFMON to compute with pointers, both in the first user namespace, since Linux

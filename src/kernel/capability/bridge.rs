@@ -16,7 +16,10 @@ pub(super) fn answers() -> [(Feature, Answer); 3] {
     let tracked = Path::new("/proc/sys/net/netfilter/nf_conntrack_max").exists();
     [
         (Feature::BrNetfilter, loaded(there, proc, "br_netfilter is not loaded")),
-        (Feature::BrNetfilterCall, switches(&call.map(|(which, value)| (which, value.unwrap_or_default())), proc)),
+        (
+            Feature::BrNetfilterCall,
+            switches(&call.map(|(which, value)| (which, value.unwrap_or_default())), proc),
+        ),
         (Feature::Conntrack, loaded(tracked, proc, "nf_conntrack is not loaded")),
     ]
 }

@@ -18,7 +18,7 @@ pub mod bpf;
 pub mod bridge;
 pub mod docker;
 mod feature;
-pub mod legacy;
+mod legacy;
 pub mod modules;
 pub mod namespace;
 mod nftables;
@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 
 use nft::Connection;
 
+use self::bpf::Heads;
 pub use self::feature::Feature;
 use self::modules::Modules;
 use self::privilege::Privileges;
@@ -90,23 +91,24 @@ pub struct Capabilities {
 impl Capabilities {
     /// Asks the system about everything. What nf_tables says is about the network namespace of the connection; `None`
     /// where there is no connection, with the reason.
-    pub async fn probe(connection: Result<&mut Connection, String>) -> Self {
+    pub async fn probe(connection: Result<&mut Connection, String>, heads: &Heads<'_>) -> Self {
         let privileges = Privileges::of_this_process();
         let modules = Modules::read();
         let mut answers = BTreeMap::new();
         match connection {
             Ok(connection) => {
                 answers.extend(nftables::probe(connection).await);
-                answers.extend(legacy::ipset_types(connection, &modules).await);
+                answers.insert(Feature::Ipset, legacy::ipset(Some(connection), &modules).await);
             }
             Err(why) => {
                 let asked = Feature::ALL.into_iter().filter(|feature| feature.is_asked_by_netlink());
                 answers.extend(asked.map(|feature| (feature, Answer::No(why.clone()))));
+                answers.insert(Feature::Ipset, legacy::ipset(None, &modules).await);
             }
         }
-        answers.insert(Feature::BpfLoad, bpf::may_load(&privileges));
+        answers.insert(Feature::BpfLoad, bpf::may_load(heads, &privileges));
         answers.extend(bridge::answers());
-        answers.extend(legacy::answers(&modules));
+        answers.extend(legacy::answers(&modules).await);
         Self { answers, privileges, modules }
     }
 

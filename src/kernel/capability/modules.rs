@@ -75,7 +75,9 @@ impl Modules {
             Presence::Here | Presence::Installed => 0,
         }) {
             Some(Presence::Absent) => format!("{list} is not installed: {package}"),
-            Some(Presence::Unknown) => format!("on the host: modprobe -a {list}; where that fails, {package}"),
+            Some(Presence::Unknown) => {
+                format!("on the host: modprobe -a {list}; where that fails, {package}")
+            }
             _ => format!("modprobe -a {list}, and see that no file in /etc/modprobe.d forbids it"),
         }
     }

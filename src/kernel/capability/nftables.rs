@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use nft::expr::{Expr, PayloadBase};
 use nft::{
-    Batch, Chain, ChainType, CommitError, Connection, Family, Field, Hook, KeyType, Reject, Rejection, Rule,
-    Set, Table, priority,
+    Batch, Chain, ChainType, CommitError, Connection, Expr, Family, Field, Hook, KeyType, PayloadBase,
+    Reject, Rejection, Rule, Set, Table, priority,
 };
+
+use nix::libc;
 
 use super::{Answer, Feature};
 
@@ -60,8 +61,7 @@ impl Questions {
         let output = Chain::new(&table, "output").base(ChainType::Filter, Hook::Output, priority::RAW);
         let timeout = Set::new(&table, "timeout", KeyType::Ipv4Addr).timeout().counter();
         let interval = Set::new(&table, "interval", KeyType::Ipv6Addr).timeout().interval();
-        let concat =
-            Set::new(&table, "concatenation", [KeyType::Ipv4Addr, KeyType::InetService]).timeout();
+        let concat = Set::new(&table, "concatenation", [KeyType::Ipv4Addr, KeyType::InetService]).timeout();
         self.ask(Feature::InetTable, |b| {
             b.add(&table).add(&prerouting).add(&output);
         });
@@ -104,9 +104,12 @@ impl Questions {
     }
 
     fn matches(&mut self, chain: &Chain, string: Feature, bpf: Feature) {
-        self.ask(string, |b| {
-            b.add(Rule::new(chain).meta_l4proto(TCP).expr(match_string(b"X-Real-IP: 192.0.2.1\r")).drop());
-        });
+        // A pattern as header bans have it; only an empty one would be none.
+        if let Some(looked_for) = Expr::xt_string(b"X-Real-IP: 192.0.2.1\r", true, u16::MAX) {
+            self.ask(string, |b| {
+                b.add(Rule::new(chain).meta_l4proto(TCP).expr(looked_for).drop());
+            });
+        }
         self.ask(bpf, |b| {
             b.add(Rule::new(chain).meta_l4proto(TCP).expr(match_bpf_never()).drop());
         });
@@ -143,8 +146,7 @@ fn classify(
         .iter()
         .filter_map(|feature| Some((*feature, feature.needs()?)))
         .filter(|(feature, needed)| {
-            answers.get(feature).is_some_and(Answer::is_no)
-                && answers.get(needed).is_some_and(Answer::is_no)
+            answers.get(feature).is_some_and(Answer::is_no) && answers.get(needed).is_some_and(Answer::is_no)
         })
         .collect();
     for (feature, needed) in causes {
@@ -183,25 +185,6 @@ fn refused(feature: Feature, errno: i32) -> Answer {
     }
 }
 
-/// xtables' match "string", revision 1 (`struct xt_string_info` of `linux/netfilter/xt_string.h`):
-///
-/// ```text
-/// u16 from_offset, u16 to_offset    counted from the IP header, in the host's byte order
-/// char algo[16]                     "bm" or "kmp"
-/// char pattern[128], u8 patlen
-/// u8 flags                          1 inverted, 2 any case
-/// padding to 8, then the kernel's own pointer
-/// ```
-fn match_string(pattern: &[u8]) -> Expr {
-    let mut info = [0; 160];
-    info[2..4].copy_from_slice(&u16::MAX.to_ne_bytes());
-    info[4..6].copy_from_slice(b"bm");
-    info[20..20 + pattern.len()].copy_from_slice(pattern);
-    info[148] = pattern.len() as u8;
-    info[149] = 2;
-    Expr::Match { name: "string".into(), rev: 1, info: info.into() }
-}
-
 /// xtables' match "bpf", revision 1 (`struct xt_bpf_info_v1` of `linux/netfilter/xt_bpf.h`), with a classic program of
 /// one instruction, `return 0`; so asking takes no right to load BPF.
 ///
@@ -219,4 +202,3 @@ fn match_bpf_never() -> Expr {
     info[8..10].copy_from_slice(&RETURN.to_ne_bytes());
     Expr::Match { name: "bpf".into(), rev: 1, info: info.into() }
 }
-

@@ -101,7 +101,9 @@ mod tests {
         let docker = of("Name:\tx\nCapInh:\tffffffffffffffff\nCapEff:\t00000000a80425fb\nCapBnd:\t0\n");
         assert_eq!(docker.holds(Capability::NetAdmin), Some(false));
         let all = of("CapEff:\t000001ffffffffff\n");
-        for capability in [Capability::NetAdmin, Capability::Bpf, Capability::Perfmon, Capability::DacReadSearch] {
+        for capability in
+            [Capability::NetAdmin, Capability::Bpf, Capability::Perfmon, Capability::DacReadSearch]
+        {
             assert_eq!(all.holds(capability), Some(true), "{capability:?}");
         }
         let one = of("CapEff:\t0000000000001000\n");
