@@ -15,7 +15,9 @@
 //! Nothing here changes anything. Asking may have the kernel load the modules it is asked about, as any use of nft does.
 
 pub mod bpf;
-pub mod bridge;
+mod bridge;
+pub mod choice;
+pub mod connections;
 pub mod docker;
 mod feature;
 mod legacy;
@@ -141,12 +143,11 @@ impl Capabilities {
         matches!(self.of(Feature::InetTable), Answer::Unknown(_))
     }
 
-    /// Puts in what nf_tables and ipset answered elsewhere: in a network namespace made for the purpose, in which even
-    /// an ordinary user may ask. The kernel is the same one.
-    pub fn learn(&mut self, elsewhere: &Self) {
-        for feature in Feature::ALL.into_iter().filter(|feature| feature.is_asked_by_netlink()) {
-            self.answers.insert(feature, elsewhere.of(feature));
-        }
+    /// Asks nf_tables and ipset again, elsewhere: in a network namespace made for the purpose, in which even an ordinary
+    /// user may ask. The kernel is the same one.
+    pub async fn ask_again(&mut self, connection: &mut Connection) {
+        self.answers.extend(nftables::probe(connection).await);
+        self.answers.insert(Feature::Ipset, legacy::ipset(Some(connection), &self.modules).await);
     }
 }
 

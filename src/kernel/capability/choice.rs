@@ -1,0 +1,191 @@
+//! What `backend: auto` and `headers.matcher: auto` come to, given what there is.
+
+use super::{Answer, Capabilities, Feature};
+use crate::config::{self, HeaderAction, Headers, MatcherChoice};
+use crate::kernel::backend::BackendKind;
+
+/// A choice, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen<T> {
+    /// `None`: nothing will do.
+    pub what: Option<T>,
+    /// Why it is that one, or why there is none; a sentence without a full stop.
+    pub why: String,
+}
+
+/// What legacy bans by source need.
+pub const LEGACY: [Feature; 4] = [Feature::IptablesLegacy, Feature::IpTables, Feature::Ipset, Feature::XtSet];
+const BPF: [Feature; 3] = [Feature::InetTable, Feature::BpfInet, Feature::BpfLoad];
+const STRING: [Feature; 2] = [Feature::InetTable, Feature::StringInet];
+const LEGACY_HEADERS: [Feature; 3] = [Feature::IptablesLegacy, Feature::IpTables, Feature::StringLegacy];
+
+/// What enforces bans by source; `nft` is whether nf_tables would take our table.
+#[must_use]
+pub fn backend(asked: config::Backend, nft: &Answer, able: &Capabilities) -> Chosen<BackendKind> {
+    let legacy = able.all(&LEGACY);
+    let chosen = |what, why: String| Chosen { what: Some(what), why };
+    let none = |why: String| Chosen { what: None, why };
+    let why = |answer: &Answer| answer.reason().unwrap_or("it is available").to_owned();
+    match (asked, nft, &legacy) {
+        (config::Backend::Nft, Answer::Yes, _) => {
+            chosen(BackendKind::Nft, "the configuration says so".to_owned())
+        }
+        (config::Backend::Nft, other, _) => none(format!("`backend: nft` cannot be: {}", why(other))),
+        (config::Backend::Legacy, _, Answer::No(reason)) => {
+            none(format!("`backend: legacy` cannot be: {reason}"))
+        }
+        (config::Backend::Legacy, ..) => chosen(BackendKind::Legacy, "the configuration says so".to_owned()),
+        (config::Backend::Auto, Answer::Yes, _) => {
+            chosen(BackendKind::Nft, "the kernel has all of nf_tables that is needed".to_owned())
+        }
+        (config::Backend::Auto, nft, Answer::No(reason)) => {
+            none(format!("nothing here can enforce bans. nf_tables: {}. iptables-legacy: {reason}", why(nft)))
+        }
+        (config::Backend::Auto, nft, _) => chosen(
+            BackendKind::Legacy,
+            format!("nf_tables cannot be used ({}), iptables-legacy and ipset can", why(nft)),
+        ),
+    }
+}
+
+/// What looks into request heads: one of `bpf`, `string` and `legacy`, never `auto`.
+#[must_use]
+pub fn matcher(headers: &Headers, able: &Capabilities) -> Chosen<MatcherChoice> {
+    let needs = |matcher: MatcherChoice| -> Answer {
+        match matcher {
+            MatcherChoice::Bpf => able.all(&BPF),
+            MatcherChoice::String => able.all(&STRING),
+            MatcherChoice::Legacy => able.all(&LEGACY_HEADERS),
+            MatcherChoice::Auto | MatcherChoice::Off => Answer::Yes,
+        }
+    };
+    match headers.matcher {
+        MatcherChoice::Off => Chosen { what: None, why: "the configuration says off".to_owned() },
+        MatcherChoice::Auto => {
+            let mut passed_over = Vec::new();
+            for candidate in [MatcherChoice::Bpf, MatcherChoice::String, MatcherChoice::Legacy] {
+                match needs(candidate) {
+                    Answer::Yes => {
+                        let why = if passed_over.is_empty() {
+                            "it costs the same for one ban and for a hundred thousand".to_owned()
+                        } else {
+                            passed_over.join("; ")
+                        };
+                        return Chosen { what: Some(candidate), why };
+                    }
+                    Answer::No(reason) | Answer::Unknown(reason) => {
+                        passed_over.push(format!("not {}: {reason}", candidate.word()));
+                    }
+                }
+            }
+            Chosen {
+                what: None,
+                why: format!("nothing here can look into request heads: {}", passed_over.join("; ")),
+            }
+        }
+        asked => match needs(asked) {
+            Answer::No(reason) => {
+                Chosen { what: None, why: format!("`matcher: {}` cannot be: {reason}", asked.word()) }
+            }
+            Answer::Yes | Answer::Unknown(_) => {
+                Chosen { what: Some(asked), why: "the configuration says so".to_owned() }
+            }
+        },
+    }
+}
+
+/// The features that a configuration calls for, given what was chosen: without them something it asks for is not done, or
+/// done in another way.
+#[must_use]
+pub fn called_for(
+    backend: Option<BackendKind>,
+    matcher: Option<MatcherChoice>,
+    headers: &Headers,
+    feature: Feature,
+) -> bool {
+    let nft_heads = matches!(matcher, Some(MatcherChoice::Bpf | MatcherChoice::String));
+    let reset = headers.action == HeaderAction::Reset;
+    match feature {
+        Feature::InetTable | Feature::Timeout | Feature::Interval => backend == Some(BackendKind::Nft),
+        Feature::RejectInet | Feature::RejectBridge => nft_heads && reset,
+        Feature::BridgeTable => nft_heads,
+        Feature::InnerHeader => nft_heads || (headers.proxy_protocol && backend == Some(BackendKind::Nft)),
+        Feature::BpfInet | Feature::BpfBridge => matcher == Some(MatcherChoice::Bpf),
+        Feature::BpfLoad => {
+            matches!(headers.matcher, MatcherChoice::Auto | MatcherChoice::Bpf)
+        }
+        Feature::StringInet | Feature::StringBridge => matcher == Some(MatcherChoice::String),
+        Feature::IptablesLegacy | Feature::IpTables => {
+            backend == Some(BackendKind::Legacy) || matcher == Some(MatcherChoice::Legacy)
+        }
+        Feature::StringLegacy => matcher == Some(MatcherChoice::Legacy),
+        Feature::Ipset | Feature::XtSet => backend == Some(BackendKind::Legacy),
+        Feature::IpTable
+        | Feature::StringIp
+        | Feature::BpfIp
+        | Feature::Concatenation
+        | Feature::Owner
+        | Feature::Persist
+        | Feature::Destroy
+        | Feature::BrNetfilter
+        | Feature::BrNetfilterCall
+        | Feature::Conntrack => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::modules::Modules;
+    use super::super::privilege::Privileges;
+    use super::*;
+
+    /// All are there but these.
+    fn without(missing: &[Feature]) -> Capabilities {
+        let answer = |feature: Feature| {
+            if missing.contains(&feature) {
+                Answer::No(format!("no {}", feature.name()))
+            } else {
+                Answer::Yes
+            }
+        };
+        let all = Feature::ALL.map(|feature| (feature, answer(feature)));
+        Capabilities::from_answers(all, Privileges::default(), Modules::default())
+    }
+
+    fn headers(matcher: MatcherChoice) -> Headers {
+        Headers { matcher, ..Headers::default() }
+    }
+
+    #[test]
+    fn auto_takes_nf_tables_then_the_older_means() {
+        let no = Answer::No("x".into());
+        let of = |asked, nft: &Answer, able: &Capabilities| backend(asked, nft, able).what;
+        use config::Backend::{Auto, Legacy, Nft};
+        let all = without(&[]);
+        let none = without(&[Feature::Ipset]);
+        assert_eq!(of(Auto, &Answer::Yes, &none), Some(BackendKind::Nft));
+        assert_eq!(of(Auto, &no, &all), Some(BackendKind::Legacy));
+        assert_eq!(of(Auto, &no, &none), None);
+        assert_eq!(of(Auto, &Answer::Unknown("x".into()), &all), None, "who may not ask does not guess");
+        assert_eq!(of(Nft, &no, &all), None);
+        assert_eq!(of(Legacy, &Answer::Yes, &all), Some(BackendKind::Legacy));
+        assert_eq!(of(Legacy, &Answer::Yes, &none), None);
+        let why = backend(Auto, &no, &none).why;
+        assert!(why.contains("nf_tables: x") && why.contains("iptables-legacy: no ipset"), "{why}");
+    }
+
+    #[test]
+    fn auto_takes_the_first_matcher_that_can_be_and_says_why_not_the_others() {
+        use MatcherChoice::{Auto, Bpf, Legacy, Off, String};
+        let of = |missing: &[Feature]| matcher(&headers(Auto), &without(missing));
+        assert_eq!(of(&[]).what, Some(Bpf));
+        let second = of(&[Feature::BpfLoad]);
+        assert_eq!((second.what, second.why.as_str()), (Some(String), "not bpf: no bpf-load"));
+        assert_eq!(of(&[Feature::BpfInet, Feature::StringInet]).what, Some(Legacy));
+        assert_eq!(of(&[Feature::InetTable]).what, Some(Legacy));
+        assert_eq!(of(&[Feature::InetTable, Feature::StringLegacy]).what, None);
+        assert_eq!(matcher(&headers(Off), &without(&[])).what, None);
+        assert_eq!(matcher(&headers(Bpf), &without(&[Feature::BpfLoad])).what, None);
+        assert_eq!(matcher(&headers(String), &without(&[Feature::BpfLoad])).what, Some(String));
+    }
+}
