@@ -92,7 +92,8 @@ impl Connection {
 
     /// Asks what the kernel would say to each change, in order, without changing anything and without anybody being
     /// notified. A change that builds on a refused one is refused as well. This is how capabilities are found out;
-    /// with more than some hundred changes the answers may not fit the socket.
+    /// with more than some hundred changes the answers may not fit the socket. What the kernel looks at when a batch is
+    /// committed is not told, such as whether `reject` may stand at a base chain's hook.
     ///
     /// # Errors
     /// When the batch as a whole is refused, e.g. for want of `CAP_NET_ADMIN`.

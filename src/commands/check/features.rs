@@ -49,7 +49,7 @@ impl Report {
         let used_for = used_for(self.feature);
         let told = match self.answer.reason() {
             None => used_for.to_owned(),
-            Some(reason) => format!("{reason}; it is for {used_for}"),
+            Some(reason) => format!("{reason} (for {used_for})"),
         };
         let mut finding = Finding::new(Section::Kernel, self.mark(), self.feature.name(), told);
         if matches!(finding.mark, Mark::Heed | Mark::Unknown) {
@@ -63,29 +63,29 @@ impl Report {
 fn used_for(feature: Feature) -> &'static str {
     match feature {
         Feature::InetTable => "bans by source: one table for IPv4 and IPv6, in front of all others",
-        Feature::IpTable => "nothing of ours; Docker and iptables-nft have tables of this family",
+        Feature::IpTable => "tables of Docker and iptables-nft; none of ours",
         Feature::BridgeTable => "header bans between containers on one bridge",
         Feature::Timeout => "bans that end on time, also when the agent is dead",
         Feature::Interval => "bans of networks",
-        Feature::Concatenation => "sets of address and port, which are not used yet",
+        Feature::Concatenation => "sets of address and port; none of ours",
         Feature::Destroy => "removing what may not be there",
         Feature::Owner => "a table that nobody else can change",
         Feature::Persist => "such a table that outlives the agent",
         Feature::RejectInet => "header bans that end the connection at once (headers.action: reset)",
-        Feature::RejectBridge => "the same between containers on one bridge",
+        Feature::RejectBridge => "the same, between containers on one bridge",
         Feature::InnerHeader => "telling packets with a request head from others, and PROXY protocol headers",
         Feature::BpfInet => "header bans by a BPF program",
-        Feature::BpfIp => "nothing of ours: family inet has it too",
+        Feature::BpfIp => "nothing of ours: family inet is enough",
         Feature::BpfBridge => "header bans by a BPF program between containers on one bridge",
         Feature::BpfLoad => "header bans by a BPF program: any number of them at the same cost",
         Feature::StringInet => "header bans by a rule for each ban",
-        Feature::StringIp => "nothing of ours: family inet has it too",
+        Feature::StringIp => "nothing of ours: family inet is enough",
         Feature::StringBridge => "header bans by a rule for each ban between containers on one bridge",
-        Feature::BrNetfilter => "showing tables of family inet what passes between containers on one bridge",
-        Feature::BrNetfilterCall => "the same: it is a switch of br_netfilter",
-        Feature::Conntrack => "nothing of ours: bans come before it; NAT and published ports need it",
+        Feature::BrNetfilter => "letting family inet see what passes between containers on one bridge",
+        Feature::BrNetfilterCall => "its switches: without them it does nothing",
+        Feature::Conntrack => "NAT and published ports; bans come before it and do not need it",
         Feature::IptablesLegacy => "bans where the kernel has no nf_tables (backend: legacy)",
-        Feature::IpTables => "the same: its kernel side",
+        Feature::IpTables => "the kernel's side of iptables-legacy",
         Feature::StringLegacy => "header bans where nf_tables cannot (headers.matcher: legacy)",
         Feature::Ipset => "the sets of banned addresses of backend: legacy",
         Feature::XtSet => "looking into these sets from iptables-legacy",

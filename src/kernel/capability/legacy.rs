@@ -74,7 +74,7 @@ async fn of_type(connection: &mut Connection, name: &str, family: Family) -> Ans
         Err(e) => match e.raw_os_error() {
             Some(libc::EPERM) => Answer::Unknown("ipset may not be asked without CAP_NET_ADMIN".to_owned()),
             Some(libc::EINVAL | libc::EOPNOTSUPP) => Answer::No("this kernel has no ip_set".to_owned()),
-            _ => Answer::No(format!("this kernel has no sets of type {name} for {family} ({e})")),
+            _ => Answer::No(format!("this kernel has no sets of type {name} for {family}")),
         },
     }
 }

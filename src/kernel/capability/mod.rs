@@ -111,7 +111,9 @@ impl Capabilities {
         answers.insert(Feature::BpfLoad, bpf::may_load(heads, &privileges));
         answers.extend(bridge::answers());
         answers.extend(legacy::answers(&modules).await);
-        Self { answers, privileges, modules }
+        let mut able = Self { answers, privileges, modules };
+        able.conclude();
+        able
     }
 
     /// Those of somebody's choice, for tests and for what was asked elsewhere; a feature that is left out is unknown.
@@ -148,6 +150,21 @@ impl Capabilities {
     pub async fn ask_again(&mut self, connection: &mut Connection) {
         self.answers.extend(nftables::probe(connection).await);
         self.answers.insert(Feature::Ipset, legacy::ipset(Some(connection), &self.modules).await);
+        self.conclude();
+    }
+
+    /// What one answer says about another feature.
+    fn conclude(&mut self) {
+        // xtables' match is one module for both of its callers.
+        let unknown = matches!(self.of(Feature::StringLegacy), Answer::Unknown(_));
+        if unknown && self.of(Feature::StringInet).is_yes() {
+            self.answers.insert(Feature::StringLegacy, Answer::Yes);
+        }
+        // The kernel looks at the hooks of `reject` when a batch is committed, so that a probe does not show it.
+        if self.of(Feature::RejectInet).is_yes() && self.modules.is_older_than(5, 9) {
+            let reason = format!("Linux {} has it at other hooks only", self.modules.release);
+            self.answers.insert(Feature::RejectInet, Answer::No(reason));
+        }
     }
 }
 

@@ -38,6 +38,13 @@ impl Modules {
         Self { release, index, loadable: Path::new("/proc/modules").exists() }
     }
 
+    /// Whether the kernel is certainly older than this version.
+    #[must_use]
+    pub fn is_older_than(&self, major: u32, minor: u32) -> bool {
+        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        matches!((numbers.next(), numbers.next()), (Some(Ok(a)), Some(Ok(b))) if (a, b) < (major, minor))
+    }
+
     /// Where the module is.
     #[must_use]
     pub fn presence(&self, name: &str) -> Presence {
@@ -124,6 +131,16 @@ mod tests {
         ] {
             assert_eq!(lists(INDEX, name), there, "{name}");
         }
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let older =
+            |release: &str| Modules { release: release.into(), ..Modules::default() }.is_older_than(5, 9);
+        assert!(older("4.18.0-553.el8_10.x86_64") && older("5.4.0-42-generic") && older("5.8.18"));
+        assert!(
+            !older("5.9.0") && !older("5.15.0-1") && !older("6.1.0-9-amd64") && !older("") && !older("x.y")
+        );
     }
 
     #[test]
