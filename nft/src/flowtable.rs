@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::table::Family;
+use crate::table::{Family, Table};
 use crate::wire::Message;
 
 const NFTA_FLOWTABLE_TABLE: u16 = 1;
@@ -18,6 +18,12 @@ pub struct Flowtable {
 }
 
 impl Flowtable {
+    /// The flowtable of this name.
+    #[must_use]
+    pub fn new(table: &Table, name: &str) -> Self {
+        Self { family: table.family, table: Arc::clone(&table.name), name: name.into() }
+    }
+
     /// Its table's family.
     #[must_use]
     pub fn family(&self) -> Family {
@@ -47,5 +53,23 @@ impl Flowtable {
             table: a.str(NFTA_FLOWTABLE_TABLE)?.into(),
             name: a.str(NFTA_FLOWTABLE_NAME)?.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys;
+    use crate::wire::{Writer, messages};
+
+    #[test]
+    fn a_listed_one_is_read() {
+        let mut w = Writer::new();
+        w.nft_message(sys::NFT_MSG_NEWFLOWTABLE, 0, 1, 1, |w| {
+            w.str(NFTA_FLOWTABLE_TABLE, "filter");
+            w.str(NFTA_FLOWTABLE_NAME, "fast");
+        });
+        let read: Vec<Flowtable> = messages(w.as_bytes()).filter_map(|m| Flowtable::read(&m)).collect();
+        assert_eq!(read, [Flowtable::new(&Table::new(Family::Inet, "filter"), "fast")]);
     }
 }

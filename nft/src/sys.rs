@@ -55,6 +55,8 @@ pub(crate) const NFT_MSG_GETSETELEM: u16 = 13;
 pub(crate) const NFT_MSG_DELSETELEM: u16 = 14;
 pub(crate) const NFT_MSG_NEWGEN: u16 = 15;
 pub(crate) const NFT_MSG_GETGEN: u16 = 16;
+#[cfg(test)]
+pub(crate) const NFT_MSG_NEWFLOWTABLE: u16 = 22;
 pub(crate) const NFT_MSG_GETFLOWTABLE: u16 = 23;
 pub(crate) const NFT_MSG_DESTROYTABLE: u16 = 26;
 pub(crate) const NFT_MSG_DESTROYCHAIN: u16 = 27;

@@ -3,6 +3,7 @@
 //! They need root, `ip`, `nft`, `nginx` and `curl`; `tests/run` installs what is missing. Nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod check;
 mod legacy;
 mod nginx;
 mod world;

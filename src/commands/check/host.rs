@@ -11,16 +11,14 @@ use crate::kernel::capability::saved;
 
 /// Whose network it is.
 pub(super) fn network(place: &Place) -> Finding {
-    let container = place.container.map(|kind| format!(" (a {kind} container)")).unwrap_or_default();
+    let container = place.container.map(|kind| format!(" (in a {kind} container)")).unwrap_or_default();
     let (mark, told) = match place.network {
         Network::Host => {
             (Mark::Ok, format!("the host's own{container}: bans hold for it and for what it forwards"))
         }
         Network::Own => (
             Mark::Heed,
-            format!(
-                "a network namespace of its own{container}: bans hold for the packets of this namespace alone"
-            ),
+            format!("not the host's{container}: bans hold for the packets of this network namespace alone"),
         ),
         Network::Unknown => {
             (Mark::Unknown, format!("it could not be told whether it is the host's{container}"))
@@ -50,7 +48,7 @@ pub(super) fn capabilities(held: &Privileges, calls: &Calls) -> Vec<Finding> {
     let each = [
         (Capability::NetAdmin, "changing nf_tables", true, Mark::No),
         (Capability::Bpf, "loading the program of header bans", calls.bpf, Mark::Heed),
-        (Capability::Perfmon, "the same: it computes with addresses", calls.bpf, Mark::Heed),
+        (Capability::Perfmon, "the same, which computes with addresses", calls.bpf, Mark::Heed),
         (Capability::DacReadSearch, "reading logs of others", calls.logs, Mark::Heed),
     ];
     let finding = |(capability, used_for, needed, missing): (Capability, &str, bool, Mark)| {
@@ -61,14 +59,12 @@ pub(super) fn capabilities(held: &Privileges, calls: &Calls) -> Vec<Finding> {
         match held.holds(capability) {
             Some(true) => of(Mark::Ok, used_for.to_owned()),
             Some(false) if stands_in => of(Mark::Ok, format!("{used_for} (CAP_SYS_ADMIN stands for it)")),
-            Some(false) if needed => of(missing, format!("not held; it is for {used_for}")).advice(format!(
+            Some(false) if needed => of(missing, format!("not held (for {used_for})")).advice(format!(
                 "run it as root, or grant it (docker: --cap-add {}; systemd: AmbientCapabilities={name})",
                 name.trim_start_matches("CAP_")
             )),
-            Some(false) => of(Mark::Unneeded, format!("not held, and not needed; it is for {used_for}")),
-            None => {
-                of(Mark::Unknown, format!("it could not be told whether it is held; it is for {used_for}"))
-            }
+            Some(false) => of(Mark::Unneeded, format!("not held, and not needed (for {used_for})")),
+            None => of(Mark::Unknown, format!("it could not be told whether it is held (for {used_for})")),
         }
     };
     each.into_iter().map(finding).collect()

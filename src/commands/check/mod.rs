@@ -80,7 +80,12 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     let called_for = |feature| choice::called_for(backend.what, matcher.what, &config.headers, feature);
     let mut findings = vec![configuration(path, config, jails)];
     findings.push(backend_finding(&backend, &kernel));
-    findings.push(matcher_finding(&matcher, config, &kernel, seen.iter().any(visible::Seen::need_heads)));
+    findings.push(matcher_finding(&matcher, config, seen.iter().any(visible::Seen::need_heads)));
+    let of_jails = jails.jails.iter().zip(&seen).zip(&sections).zip(&logs);
+    for (((ready, seen), section), logs) in of_jails {
+        findings.push(logs.clone());
+        findings.extend(visible::judge(ready, seen, matcher.what, &around, section));
+    }
     let unreadable = logs.iter().any(|finding| finding.mark == Mark::No);
     let calls = host::Calls { logs: unreadable, bpf: called_for(Feature::BpfLoad) };
     findings.extend(host::capabilities(&kernel.able.privileges, &calls));
@@ -88,17 +93,13 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     findings.push(host::docker(&kernel.docker, &kernel.view));
     findings.extend(host::before_ours(&kernel.view));
     findings.extend(saved);
-    for (((ready, seen), section), logs) in jails.jails.iter().zip(&seen).zip(&sections).zip(logs) {
-        findings.push(logs);
-        findings.push(visible::judge(ready, seen, matcher.what, &around, section));
-    }
     let features = Feature::ALL.map(|feature| Report::new(feature, &kernel.able, called_for(feature))).into();
     let warnings = config.warnings.iter().map(ToString::to_string).chain(jails.warnings.iter().cloned());
     Ok(Told {
         findings,
         features,
-        backend: Chosen { what: backend.what.map(BackendKind::word), why: backend.why },
-        matcher: Chosen { what: matcher.what.map(MatcherChoice::word), why: matcher.why },
+        backend: backend.map(BackendKind::word),
+        matcher: matcher.map(MatcherChoice::word),
         warnings: warnings.collect(),
     })
 }
@@ -181,19 +182,14 @@ fn backend_finding(chosen: &Chosen<BackendKind>, kernel: &Kernel) -> Finding {
             of(Mark::Ok, format!("{}: {} (asked in a namespace made for it)", backend.word(), chosen.why))
         }
         Some(backend) => of(Mark::Ok, format!("{}: {}", backend.word(), chosen.why)),
-        None if matches!(kernel.table, Answer::Unknown(_)) => of(Mark::Unknown, chosen.why.clone())
+        None if !chosen.known => of(Mark::Unknown, chosen.why.clone())
             .advice("run check as root, or with CAP_NET_ADMIN, to find out"),
         None => of(Mark::No, chosen.why.clone())
             .advice("see below which features are missing, and how to come by them"),
     }
 }
 
-fn matcher_finding(
-    chosen: &Chosen<MatcherChoice>,
-    config: &Config,
-    kernel: &Kernel,
-    called_for: bool,
-) -> Finding {
+fn matcher_finding(chosen: &Chosen<MatcherChoice>, config: &Config, called_for: bool) -> Finding {
     let of = |mark, told: String| Finding::new(Section::Enforcement, mark, "header bans", told);
     match (chosen.what, config.headers.matcher) {
         (Some(MatcherChoice::Bpf), _) => of(Mark::Ok, format!("bpf: {}", chosen.why)),
@@ -210,7 +206,7 @@ fn matcher_finding(
             of(Mark::Heed, format!("{}, though clients come through proxies elsewhere", chosen.why))
         }
         (None, MatcherChoice::Off) => of(Mark::Unneeded, chosen.why.clone()),
-        (None, _) if kernel.able.is_refused() => of(Mark::Unknown, chosen.why.clone())
+        (None, _) if !chosen.known => of(Mark::Unknown, chosen.why.clone())
             .advice("run check as root, or with CAP_NET_ADMIN, to find out"),
         // What nobody needs and nobody asked for is no failure.
         (None, MatcherChoice::Auto) if !called_for => of(Mark::Heed, chosen.why.clone())

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::features::Report;
-use super::finding::{Finding, Mark, Section};
+use super::finding::{Finding, Mark};
 use crate::kernel::capability::choice::Chosen;
 
 /// All that is to be said.
@@ -39,19 +39,16 @@ impl Told {
     /// One line per finding, in groups, with advice below where there is any.
     pub(super) fn to_text(&self) -> String {
         let kernel: Vec<Finding> = self.features.iter().map(Report::to_finding).collect();
-        let rest =
-            self.findings.iter().partition::<Vec<&Finding>, _>(|f| !matches!(f.section, Section::Jail(..)));
-        let (general, jails) = rest;
         let mut out = String::new();
         let mut heading = None;
-        for finding in general.into_iter().chain(&kernel).chain(jails) {
+        for finding in self.findings.iter().chain(&kernel) {
             if heading != Some(&finding.section) {
                 let gap = if heading.is_some() { "\n" } else { "" };
                 out.push_str(&format!("{gap}{}\n", finding.section.heading()));
                 heading = Some(&finding.section);
             }
             // Writing to a string does not fail.
-            let _ = writeln!(out, "  {}  {:20} {}", finding.mark.sign(), finding.what, finding.told);
+            let _ = writeln!(out, "  {}  {:22} {}", finding.mark.sign(), finding.what, finding.told);
             for advice in &finding.advice {
                 let _ = writeln!(out, "        -> {advice}");
             }

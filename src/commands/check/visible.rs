@@ -154,110 +154,125 @@ fn tail(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What stops whom.
+/// What stops whom: a finding for each way that clients come.
 pub(super) fn judge(
     ready: &Ready,
     seen: &Seen,
     matcher: Option<MatcherChoice>,
     around: &Surroundings<'_>,
     section: &Section,
-) -> Finding {
+) -> Vec<Finding> {
     let Ways { direct, untold, local, remote, cloudflare, nobody } = seen.ways;
-    let of_all = seen.ways.total();
-    if of_all == 0 {
-        let told = if seen.hurried {
-            "the logs were not looked at, for want of time: which way clients come is not known"
+    let all = seen.ways.total();
+    let finding = |mark, what: &str, told: String| Finding::new(section.clone(), mark, what, told);
+    if all == 0 {
+        let why = if seen.hurried {
+            "the logs were not looked at, for want of time"
         } else {
-            "no line of the logs names an address yet: which way clients come is not known"
+            "no line of the logs names an address yet"
         };
-        return Finding::new(section.clone(), Mark::Unknown, "offenders", told);
+        let told = format!("{why}: which way clients come is not known");
+        return vec![finding(Mark::Unknown, "offenders", told)];
     }
-    // Bans of jails with ports hold by source alone: the ports are those that the client dialed.
-    let heads = matcher.filter(|_| ready.jail.ports.is_empty());
-    let by_heads = match (heads, ready.jail.ports.is_empty()) {
-        (Some(matcher), _) => format!("header bans ({}), where the request is plain HTTP/1", matcher.word()),
-        (None, true) => "NOTHING: no header bans".to_owned(),
-        (None, false) => "NOTHING: this jail has ports, so that its bans hold by source alone".to_owned(),
-    };
-    let mut mark = Mark::Ok;
-    let mut parts = Vec::new();
-    let mut say = |n: usize, who: &str, by: &str| {
-        if n > 0 {
-            parts.push(format!("{n} of {of_all} lines {who}: stopped by {by}"));
-        }
-    };
-    say(direct, "from clients that connect directly", "source");
-    say(local, "through a proxy on this host", "source, if they connect to this host themselves");
-    say(untold, "from clients named by the proxy", "source, if they connect to this host themselves");
-    say(remote, "through a proxy elsewhere", &by_heads);
-    say(cloudflare, "through Cloudflare", &by_heads);
-    if nobody > 0 {
-        parts.push(format!(
-            "{nobody} of {of_all} lines name nobody but trusted proxies: nobody can be banned for them"
+    let heads = Heads::of(ready, matcher);
+    let mut found = Vec::new();
+    if direct > 0 {
+        found.push(finding(
+            Mark::Ok,
+            "offenders, direct",
+            format!("{direct} of {all} lines: stopped by source"),
         ));
     }
-    let mut advice = Vec::new();
-    if remote + cloudflare > 0 {
-        mark = if heads.is_some() { Mark::Heed } else { Mark::No };
-        advice.push(
-            "TLS and HTTP/2 cannot be looked into: header bans hold where a proxy passes requests on as plain HTTP/1 through \
-             this host"
-                .to_owned(),
+    if untold + local > 0 {
+        let told = format!(
+            "{} of {all} lines name clients of a proxy on this host: stopped by source, if they connect to this host \
+             themselves",
+            untold + local
         );
-        if heads.is_none() {
-            advice.push(no_heads(ready));
-        }
+        found.push(by_own_proxy(finding(Mark::Ok, "offenders, own proxy", told), &heads, around));
     }
-    if cloudflare > 0 {
-        advice.push("a Cloudflare sink, which would stop them at Cloudflare, is not configured".to_owned());
+    for (n, what, from) in [
+        (remote, "offenders, proxy", "through a proxy elsewhere"),
+        (cloudflare, "offenders, Cloudflare", "through Cloudflare"),
+    ] {
+        if n > 0 {
+            let told = format!("{n} of {all} lines {from}: stopped by {}", heads.words);
+            let mut finding = finding(heads.mark, what, told);
+            // Once is enough.
+            let said = found.iter().any(|other: &Finding| other.advice.contains(&heads.advice));
+            finding.advice.extend((!said).then(|| heads.advice.clone()));
+            if from == "through Cloudflare" {
+                finding = finding.advice(NO_SINK);
+            }
+            found.push(finding);
+        }
     }
     if nobody > 0 {
-        mark = if nobody == of_all { Mark::No } else { worse(mark, Mark::Heed) };
-        advice.push(
-            "let the proxy pass the client's address on and the log name it (X-Forwarded-For, X-Real-IP); where the address is \
-             that of a Docker network's gateway, see userland-proxy in Docker's manual"
-                .to_owned(),
-        );
-    }
-    if untold + local > 0 {
-        let (of_cloudflare, peers) = (around.peers.within(&around.cloudflare), around.peers.addresses.len());
-        if of_cloudflare > 0 {
-            mark = worse(mark, if heads.is_some() { Mark::Heed } else { Mark::No });
-            parts.push(format!("{of_cloudflare} of {peers} connections now open come from Cloudflare"));
-            advice.push(format!("who comes through Cloudflare is not stopped by source, but by {by_heads}"));
-            if heads.is_none() {
-                advice.push(no_heads(ready));
-            }
-        } else if untold > 0 && peers == 0 {
-            advice.push(
-                "the log names the client also where it came through Cloudflare or another proxy; no open connection shows \
-                 which way clients come"
-                    .to_owned(),
-            );
-        }
+        let mark = if nobody == all { Mark::No } else { Mark::Heed };
+        let told =
+            format!("{nobody} of {all} lines name nobody but trusted proxies: nobody is banned for them");
+        found.push(finding(mark, "offenders, unnamed", told).advice(
+            "have the proxy pass the client's address on and the log name it (X-Forwarded-For, X-Real-IP); where it is the \
+             address of a Docker network's gateway, see userland-proxy in Docker's manual",
+        ));
     }
     if seen.hurried {
-        parts.push("not all files were looked at, for want of time".to_owned());
+        let told = "not all files were looked at, for want of time".to_owned();
+        found.push(finding(Mark::Unknown, "offenders", told));
     }
-    let mut finding = Finding::new(section.clone(), mark, "offenders", parts.join("; "));
-    finding.advice = advice;
+    found
+}
+
+const NO_SINK: &str = "a Cloudflare sink, which would stop them at Cloudflare, is not configured";
+
+/// What header bans can do for a jail.
+struct Heads {
+    mark: Mark,
+    words: String,
+    advice: String,
+}
+
+impl Heads {
+    fn of(ready: &Ready, matcher: Option<MatcherChoice>) -> Self {
+        let plain = "TLS and HTTP/2 cannot be looked into: header bans hold where a proxy passes requests on as plain HTTP/1 \
+                     through this host";
+        // The ports of a jail are those that the client dialed, which a proxy's packets do not show.
+        let (mark, words, advice) = match matcher {
+            _ if !ready.jail.ports.is_empty() => (
+                Mark::No,
+                "NOTHING, as this jail has ports: its bans hold by source alone".to_owned(),
+                "take `ports` out of this jail",
+            ),
+            None => (
+                Mark::No,
+                "NOTHING, as there are no header bans".to_owned(),
+                "see above how header bans can be had (headers.matcher in the configuration)",
+            ),
+            Some(matcher) => {
+                let words = format!("header bans ({}), where the request is plain HTTP/1", matcher.word());
+                (Mark::Heed, words, plain)
+            }
+        };
+        Self { mark, words, advice: advice.to_owned() }
+    }
+}
+
+/// Whether those who come through a proxy on this host connect to it themselves stands in no log; open connections show it.
+fn by_own_proxy(mut finding: Finding, heads: &Heads, around: &Surroundings<'_>) -> Finding {
+    let (of_cloudflare, peers) = (around.peers.within(&around.cloudflare), around.peers.addresses.len());
+    match (of_cloudflare, peers) {
+        (0, 0) => finding.told.push_str(", which neither the log nor an open connection shows"),
+        (0, _) => finding.told.push_str(&format!("; none of {peers} open connections comes from Cloudflare")),
+        _ => {
+            finding
+                .told
+                .push_str(&format!("; but {of_cloudflare} of {peers} open connections come from Cloudflare"));
+            finding.mark = heads.mark;
+            finding = finding.advice(format!("who comes through Cloudflare is stopped by {}", heads.words));
+            finding = finding.advice(heads.advice.clone()).advice(NO_SINK);
+        }
+    }
     finding
-}
-
-fn no_heads(ready: &Ready) -> String {
-    if ready.jail.ports.is_empty() {
-        "see above how header bans can be had, or headers.matcher in the configuration".to_owned()
-    } else {
-        "take `ports` out of this jail, or have the offenders come directly".to_owned()
-    }
-}
-
-fn worse(a: Mark, b: Mark) -> Mark {
-    match (a, b) {
-        (Mark::No, _) | (_, Mark::No) => Mark::No,
-        (Mark::Heed, _) | (_, Mark::Heed) => Mark::Heed,
-        _ => a,
-    }
 }
 
 #[cfg(test)]
@@ -283,7 +298,12 @@ mod tests {
     }
 
     /// What is found of a log of these peers and lists, with a matcher or without.
-    fn found(lines: &[(&str, &str)], extra: &str, matcher: Option<MatcherChoice>, peers: &[&str]) -> Finding {
+    fn found(
+        lines: &[(&str, &str)],
+        extra: &str,
+        matcher: Option<MatcherChoice>,
+        peers: &[&str],
+    ) -> Vec<Finding> {
         let log = tempfile::NamedTempFile::new().unwrap();
         let text: String = lines
             .iter()
@@ -299,49 +319,63 @@ mod tests {
         judge(&jails.jails[0], &look(&jails.jails[0], &around), matcher, &around, &section)
     }
 
+    fn marks(found: &[Finding]) -> Vec<(&str, Mark)> {
+        found.iter().map(|finding| (finding.what.as_str(), finding.mark)).collect()
+    }
+
     const BPF: Option<MatcherChoice> = Some(MatcherChoice::Bpf);
 
     #[test]
     fn direct_clients_are_stopped_by_source() {
         let direct = found(&[("203.0.113.7", ""), ("203.0.113.8", "1.2.3.4")], "", None, &[]);
-        assert_eq!(direct.mark, Mark::Ok);
-        assert_eq!(direct.told, "2 of 2 lines from clients that connect directly: stopped by source");
+        assert_eq!(marks(&direct), [("offenders, direct", Mark::Ok)]);
+        assert_eq!(direct[0].told, "2 of 2 lines: stopped by source");
         let behind = found(&[("172.18.0.2", "203.0.113.7")], "", None, &[]);
-        assert_eq!(behind.mark, Mark::Ok, "a proxy on this host gets its packets from the client");
-        assert!(behind.told.contains("through a proxy on this host: stopped by source"), "{}", behind.told);
+        assert_eq!(
+            marks(&behind),
+            [("offenders, own proxy", Mark::Ok)],
+            "the client's packets come to this host"
+        );
     }
 
     #[test]
     fn clients_of_a_proxy_elsewhere_need_header_bans() {
-        for (peer, who) in [("192.168.7.7", "a proxy elsewhere"), ("104.16.1.1", "Cloudflare")] {
+        for (peer, what) in [("192.168.7.7", "offenders, proxy"), ("104.16.1.1", "offenders, Cloudflare")] {
             let lines = [(peer, "203.0.113.7")];
             let with = found(&lines, "", BPF, &[]);
-            assert_eq!(with.mark, Mark::Heed, "{}", with.told);
-            assert!(with.told.contains(who) && with.told.contains("header bans (bpf)"), "{}", with.told);
-            assert_eq!(found(&lines, "", None, &[]).mark, Mark::No);
-            assert_eq!(found(&lines, "ports: [443]", BPF, &[]).mark, Mark::No, "ports are by source alone");
+            assert_eq!(marks(&with), [(what, Mark::Heed)]);
+            assert!(with[0].told.contains("header bans (bpf)"), "{}", with[0].told);
+            assert_eq!(marks(&found(&lines, "", None, &[])), [(what, Mark::No)]);
+            let ports = found(&lines, "ports: [443]", BPF, &[]);
+            assert_eq!(marks(&ports), [(what, Mark::No)], "ports are by source alone");
         }
         let cloudflare = found(&[("172.18.0.2", "203.0.113.7, 104.16.1.1")], "", BPF, &[]);
-        assert!(cloudflare.advice.iter().any(|a| a.contains("a Cloudflare sink")), "{:?}", cloudflare.advice);
+        assert_eq!(marks(&cloudflare), [("offenders, Cloudflare", Mark::Heed)]);
+        assert!(cloudflare[0].advice.iter().any(|advice| advice == NO_SINK));
     }
 
     #[test]
     fn open_connections_tell_what_the_log_does_not() {
         let lines = [("172.18.0.2", "203.0.113.7")];
         let peers = ["104.16.1.1", "203.0.113.9"];
-        assert_eq!(found(&lines, "", None, &peers).mark, Mark::No);
+        assert_eq!(found(&lines, "", None, &peers)[0].mark, Mark::No);
         let with = found(&lines, "", BPF, &peers);
-        assert_eq!(with.mark, Mark::Heed);
-        assert!(with.told.contains("1 of 2 connections now open come from Cloudflare"), "{}", with.told);
+        assert_eq!(with[0].mark, Mark::Heed);
+        assert!(
+            with[0].told.ends_with("but 1 of 2 open connections come from Cloudflare"),
+            "{}",
+            with[0].told
+        );
+        assert_eq!(found(&lines, "", None, &["203.0.113.9"])[0].mark, Mark::Ok);
     }
 
     #[test]
     fn lines_that_name_nobody_ban_nobody() {
         let all = found(&[("172.18.0.1", "")], "", BPF, &[]);
-        assert_eq!(all.mark, Mark::No);
+        assert_eq!(marks(&all), [("offenders, unnamed", Mark::No)]);
         let some = found(&[("172.18.0.1", ""), ("203.0.113.7", "")], "", BPF, &[]);
-        assert_eq!(some.mark, Mark::Heed);
-        assert_eq!(found(&[], "", BPF, &[]).mark, Mark::Unknown);
+        assert_eq!(marks(&some), [("offenders, direct", Mark::Ok), ("offenders, unnamed", Mark::Heed)]);
+        assert_eq!(marks(&found(&[], "", BPF, &[])), [("offenders", Mark::Unknown)]);
     }
 
     #[test]

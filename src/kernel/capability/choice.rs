@@ -7,10 +7,32 @@ use crate::kernel::backend::BackendKind;
 /// A choice, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen<T> {
-    /// `None`: nothing will do.
+    /// `None`: nothing will do, or it is not [known](Self::known).
     pub what: Option<T>,
     /// Why it is that one, or why there is none; a sentence without a full stop.
     pub why: String,
+    /// Whether all that the choice hangs on could be seen.
+    pub known: bool,
+}
+
+impl<T> Chosen<T> {
+    fn one(what: T, why: impl Into<String>) -> Self {
+        Self { what: Some(what), why: why.into(), known: true }
+    }
+
+    fn none(why: impl Into<String>) -> Self {
+        Self { what: None, why: why.into(), known: true }
+    }
+
+    fn unknown(why: &str) -> Self {
+        Self { what: None, why: format!("it could not be told: {why}"), known: false }
+    }
+
+    /// The same, called otherwise.
+    #[must_use]
+    pub fn map<U>(self, name: impl FnOnce(T) -> U) -> Chosen<U> {
+        Chosen { what: self.what.map(name), why: self.why, known: self.known }
+    }
 }
 
 /// What legacy bans by source need.
@@ -22,28 +44,23 @@ const LEGACY_HEADERS: [Feature; 3] = [Feature::IptablesLegacy, Feature::IpTables
 /// What enforces bans by source; `nft` is whether nf_tables would take our table.
 #[must_use]
 pub fn backend(asked: config::Backend, nft: &Answer, able: &Capabilities) -> Chosen<BackendKind> {
-    let legacy = able.all(&LEGACY);
-    let chosen = |what, why: String| Chosen { what: Some(what), why };
-    let none = |why: String| Chosen { what: None, why };
-    let why = |answer: &Answer| answer.reason().unwrap_or("it is available").to_owned();
-    match (asked, nft, &legacy) {
-        (config::Backend::Nft, Answer::Yes, _) => {
-            chosen(BackendKind::Nft, "the configuration says so".to_owned())
+    use config::Backend::{Auto, Legacy, Nft};
+    let as_configured = "the configuration says so";
+    match (asked, nft, able.all(&LEGACY)) {
+        (Nft, Answer::Yes, _) => Chosen::one(BackendKind::Nft, as_configured),
+        (Nft | Auto, Answer::Unknown(reason), _) => Chosen::unknown(reason),
+        (Nft, Answer::No(reason), _) => Chosen::none(format!("`backend: nft` cannot be: {reason}")),
+        (Legacy, _, Answer::No(reason)) => Chosen::none(format!("`backend: legacy` cannot be: {reason}")),
+        (Legacy, ..) => Chosen::one(BackendKind::Legacy, as_configured),
+        (Auto, Answer::Yes, _) => {
+            Chosen::one(BackendKind::Nft, "the kernel has all of nf_tables that is needed")
         }
-        (config::Backend::Nft, other, _) => none(format!("`backend: nft` cannot be: {}", why(other))),
-        (config::Backend::Legacy, _, Answer::No(reason)) => {
-            none(format!("`backend: legacy` cannot be: {reason}"))
-        }
-        (config::Backend::Legacy, ..) => chosen(BackendKind::Legacy, "the configuration says so".to_owned()),
-        (config::Backend::Auto, Answer::Yes, _) => {
-            chosen(BackendKind::Nft, "the kernel has all of nf_tables that is needed".to_owned())
-        }
-        (config::Backend::Auto, nft, Answer::No(reason)) => {
-            none(format!("nothing here can enforce bans. nf_tables: {}. iptables-legacy: {reason}", why(nft)))
-        }
-        (config::Backend::Auto, nft, _) => chosen(
+        (Auto, Answer::No(reason), Answer::No(legacy)) => Chosen::none(format!(
+            "nothing here can enforce bans. nf_tables: {reason}. iptables-legacy: {legacy}"
+        )),
+        (Auto, Answer::No(reason), _) => Chosen::one(
             BackendKind::Legacy,
-            format!("nf_tables cannot be used ({}), iptables-legacy and ipset can", why(nft)),
+            format!("nf_tables cannot be used ({reason}), iptables-legacy and ipset can"),
         ),
     }
 }
@@ -51,46 +68,39 @@ pub fn backend(asked: config::Backend, nft: &Answer, able: &Capabilities) -> Cho
 /// What looks into request heads: one of `bpf`, `string` and `legacy`, never `auto`.
 #[must_use]
 pub fn matcher(headers: &Headers, able: &Capabilities) -> Chosen<MatcherChoice> {
-    let needs = |matcher: MatcherChoice| -> Answer {
-        match matcher {
-            MatcherChoice::Bpf => able.all(&BPF),
-            MatcherChoice::String => able.all(&STRING),
-            MatcherChoice::Legacy => able.all(&LEGACY_HEADERS),
-            MatcherChoice::Auto | MatcherChoice::Off => Answer::Yes,
-        }
-    };
     match headers.matcher {
-        MatcherChoice::Off => Chosen { what: None, why: "the configuration says off".to_owned() },
-        MatcherChoice::Auto => {
-            let mut passed_over = Vec::new();
-            for candidate in [MatcherChoice::Bpf, MatcherChoice::String, MatcherChoice::Legacy] {
-                match needs(candidate) {
-                    Answer::Yes => {
-                        let why = if passed_over.is_empty() {
-                            "it costs the same for one ban and for a hundred thousand".to_owned()
-                        } else {
-                            passed_over.join("; ")
-                        };
-                        return Chosen { what: Some(candidate), why };
-                    }
-                    Answer::No(reason) | Answer::Unknown(reason) => {
-                        passed_over.push(format!("not {}: {reason}", candidate.word()));
-                    }
-                }
-            }
-            Chosen {
-                what: None,
-                why: format!("nothing here can look into request heads: {}", passed_over.join("; ")),
-            }
-        }
-        asked => match needs(asked) {
-            Answer::No(reason) => {
-                Chosen { what: None, why: format!("`matcher: {}` cannot be: {reason}", asked.word()) }
-            }
-            Answer::Yes | Answer::Unknown(_) => {
-                Chosen { what: Some(asked), why: "the configuration says so".to_owned() }
-            }
+        MatcherChoice::Off => Chosen::none("the configuration says off"),
+        MatcherChoice::Auto => first_matcher(able),
+        asked => match able.all(needs(asked)) {
+            Answer::Yes => Chosen::one(asked, "the configuration says so"),
+            Answer::No(reason) => Chosen::none(format!("`matcher: {}` cannot be: {reason}", asked.word())),
+            Answer::Unknown(reason) => Chosen::unknown(&reason),
         },
+    }
+}
+
+fn first_matcher(able: &Capabilities) -> Chosen<MatcherChoice> {
+    let mut passed_over = Vec::new();
+    for candidate in [MatcherChoice::Bpf, MatcherChoice::String, MatcherChoice::Legacy] {
+        match able.all(needs(candidate)) {
+            Answer::Yes if passed_over.is_empty() => {
+                return Chosen::one(candidate, "any number of bans at the same cost");
+            }
+            Answer::Yes => return Chosen::one(candidate, passed_over.join("; ")),
+            Answer::No(reason) => passed_over.push(format!("not {}: {reason}", candidate.word())),
+            // What comes after it would be a guess.
+            Answer::Unknown(reason) => return Chosen::unknown(&reason),
+        }
+    }
+    Chosen::none(format!("nothing here can look into request heads: {}", passed_over.join("; ")))
+}
+
+fn needs(matcher: MatcherChoice) -> &'static [Feature] {
+    match matcher {
+        MatcherChoice::Bpf => &BPF,
+        MatcherChoice::String => &STRING,
+        MatcherChoice::Legacy => &LEGACY_HEADERS,
+        MatcherChoice::Auto | MatcherChoice::Off => &[],
     }
 }
 

@@ -202,3 +202,72 @@ fn match_bpf_never() -> Expr {
     info[8..10].copy_from_slice(&RETURN.to_ne_bytes());
     Expr::Match { name: "bpf".into(), rev: 1, info: info.into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use nft::Verb;
+
+    use super::*;
+
+    /// What the features are said to be when the kernel answers these numbers to the changes about them, 0 to all others.
+    fn answers(errnos: &[(Feature, i32)]) -> BTreeMap<Feature, Answer> {
+        let questions = Questions::all();
+        let answer = |feature: &Feature| match errnos.iter().find(|(of, _)| of == feature) {
+            Some((_, errno)) => {
+                Err(Rejection { verb: Verb::Add, object: String::new(), errno: *errno, detail: None })
+            }
+            None => Ok(()),
+        };
+        classify(&questions.about, Ok(questions.about.iter().map(answer).collect()))
+    }
+
+    #[test]
+    fn every_feature_of_nf_tables_is_asked_about() {
+        let asked = answers(&[]);
+        let expected = Feature::ALL.into_iter().filter(|f| f.is_asked_by_netlink() && *f != Feature::Ipset);
+        assert!(asked.keys().copied().eq(expected.collect::<std::collections::BTreeSet<_>>()));
+        assert!(asked.values().all(Answer::is_yes));
+    }
+
+    #[test]
+    fn the_number_says_what_is_missing() {
+        for (feature, errno, expected) in [
+            (Feature::StringInet, libc::ENOENT, "this kernel has no nft_compat and xt_string"),
+            (Feature::BpfBridge, libc::ENOENT, "this kernel has no nft_compat and xt_bpf"),
+            (Feature::RejectBridge, libc::ENOENT, "this kernel has no nft_reject_bridge"),
+            (Feature::BridgeTable, libc::EAFNOSUPPORT, "this kernel has no tables of this family"),
+            (
+                Feature::InnerHeader,
+                libc::EOPNOTSUPP,
+                "this kernel does not have it in this family or at this hook",
+            ),
+            (Feature::Destroy, libc::EINVAL, "this kernel does not know it (too old?)"),
+            (Feature::Interval, libc::EBUSY, "the kernel refuses it: Device or resource busy (os error 16)"),
+        ] {
+            let found = answers(&[(feature, errno)]);
+            assert_eq!(found[&feature], Answer::No(expected.into()), "{feature:?}");
+        }
+        for errno in [libc::EPERM, libc::ENOMEM] {
+            assert!(matches!(answers(&[(Feature::Owner, errno)])[&Feature::Owner], Answer::Unknown(_)));
+        }
+    }
+
+    #[test]
+    fn what_is_built_on_something_missing_says_so() {
+        let found =
+            answers(&[(Feature::BridgeTable, libc::EAFNOSUPPORT), (Feature::StringBridge, libc::ENOENT)]);
+        let reason = found[&Feature::StringBridge].reason().unwrap();
+        assert_eq!(reason, "it needs table-bridge, which is not available");
+        assert!(found[&Feature::StringInet].is_yes(), "the other families are not concerned");
+    }
+
+    #[test]
+    fn a_refusal_of_the_whole_is_no_answer_about_any() {
+        let whole = |errno| {
+            classify(&[Feature::Timeout], Err(CommitError::Refused { errno }))[&Feature::Timeout].clone()
+        };
+        assert!(matches!(whole(libc::EPERM), Answer::Unknown(reason) if reason.contains("CAP_NET_ADMIN")));
+        assert_eq!(whole(libc::EOPNOTSUPP), Answer::No("this kernel has no nf_tables".into()));
+        assert!(matches!(whole(libc::ENOMEM), Answer::Unknown(_)));
+    }
+}

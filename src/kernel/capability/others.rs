@@ -214,6 +214,13 @@ mod tests {
     }
 
     #[test]
+    fn a_flowtable_carries_open_connections_past_us() {
+        let flowtable = Flowtable::new(&Table::new(Family::Inet, "filter"), "fast");
+        let view = View { flowtables: vec![flowtable], ..View::default() };
+        assert_eq!(matters(&view.before_ours()), [("flowtable inet filter fast", true)]);
+    }
+
+    #[test]
     fn ingress_comes_before_everything() {
         let table = Table::new(Family::Netdev, "t");
         let ingress = Chain::new(&table, "in").base(ChainType::Filter, Hook::Other(0), 0);
