@@ -98,6 +98,17 @@ pub struct Offense<'a> {
     pub line: &'a [u8],
 }
 
+/// Whose address the packets of a request carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// The offender's: it connected itself.
+    Offender,
+    /// That of the trusted proxy that spoke for it.
+    Proxy(IpAddr),
+    /// The log does not say.
+    Unknown,
+}
+
 /// A current ban.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {

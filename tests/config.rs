@@ -90,6 +90,8 @@ const KEYS: &[&str] = &[
     "headers",
     "paths",
     "limits",
+    "leaks",
+    "grace",
     "log",
     "enabled",
     "filter",
@@ -151,8 +153,8 @@ fn the_packaged_configuration_has_no_mistake_and_says_the_defaults() {
     // What it states as its defaults are the defaults.
     let silent = with_jail("");
     assert_eq!(
-        (&packaged.paths, &packaged.limits, &packaged.log),
-        (&silent.paths, &silent.limits, &silent.log)
+        (&packaged.paths, &packaged.limits, &packaged.leaks, &packaged.log),
+        (&silent.paths, &silent.limits, &silent.leaks, &silent.log)
     );
     assert_eq!((packaged.backend, &packaged.headers), (silent.backend, &silent.headers));
     let defaults = DEFAULT_CONFIG.split("jails:").next().unwrap();

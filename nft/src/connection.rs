@@ -269,12 +269,11 @@ impl Connection {
         read: impl Fn(&Message<'_>, &mut Vec<T>),
     ) -> Result<Vec<T>, ListError> {
         for _ in 0..DUMP_ATTEMPTS {
-            let kind = (sys::NFNL_SUBSYS_NFTABLES << 8) | kind;
             let answer = self.list_once(kind, flags, family, &request, &read).await;
             match answer.map_err(|source| ListError::Io { what: what(), source })? {
                 Answer::Whole(found) => return Ok(found),
-                Answer::Errno(libc::EINTR | libc::EAGAIN) | Answer::Interrupted => {}
-                Answer::Errno(errno) => return Err(ListError::Refused { what: what(), errno }),
+                Answer::Errno(libc::EINTR | libc::EAGAIN, _) | Answer::Interrupted => {}
+                Answer::Errno(errno, _) => return Err(ListError::Refused { what: what(), errno }),
             }
         }
         Err(ListError::Interrupted { what: what() })
@@ -288,14 +287,26 @@ impl Connection {
         request: impl Fn(&mut Writer),
         read: impl Fn(&Message<'_>, &mut Vec<T>),
     ) -> io::Result<Vec<T>> {
-        match self.list_once(kind, 0, family, request, read).await? {
+        match self.ask_once(kind, 0, family, request, read).await? {
             Answer::Whole(found) => Ok(found),
             Answer::Interrupted => Err(io::ErrorKind::Interrupted.into()),
-            Answer::Errno(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Answer::Errno(errno, _) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
 
-    async fn list_once<T>(
+    pub(crate) async fn list_once<T>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        request: impl Fn(&mut Writer),
+        read: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Answer<T>> {
+        let kind = (sys::NFNL_SUBSYS_NFTABLES << 8) | kind;
+        self.ask_once(kind, flags, family, request, read).await
+    }
+
+    async fn ask_once<T>(
         &mut self,
         kind: u16,
         flags: u16,
@@ -332,7 +343,7 @@ impl Connection {
                         return Ok(match errno {
                             0 if interrupted => Answer::Interrupted,
                             0 => Answer::Whole(found),
-                            errno => Answer::Errno(errno),
+                            errno => Answer::Errno(errno, found),
                         });
                     }
                 }
@@ -378,11 +389,12 @@ impl Kernel for Connection {
     }
 }
 
-enum Answer<T> {
+pub(crate) enum Answer<T> {
     Whole(Vec<T>),
     /// The ruleset changed while it was listed.
     Interrupted,
-    Errno(i32),
+    /// With what came before it.
+    Errno(i32, Vec<T>),
 }
 
 /// `NLMSG_DONE` carries an error number too.

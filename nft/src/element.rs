@@ -266,6 +266,13 @@ impl Listed {
     }
 }
 
+impl Listed {
+    /// Of a set whose wire elements are whole ones.
+    pub(crate) fn into_element(self) -> Element {
+        self.element
+    }
+}
+
 /// Whether the set's intervals are pairs of wire elements.
 fn is_paired(set: &Set) -> bool {
     set.is_interval() && !set.key.is_concatenation()

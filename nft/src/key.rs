@@ -212,6 +212,15 @@ impl Key {
         }
     }
 
+    /// Whether this is an address, or a network or range of them, that `address` is of.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        match self {
+            Self::One(value) => value.covers(address),
+            Self::Concat(_) => false,
+        }
+    }
+
     /// The fields.
     #[must_use]
     pub fn values(&self) -> &[Value] {

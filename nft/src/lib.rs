@@ -91,6 +91,7 @@ mod event;
 pub mod expr;
 pub mod fake;
 mod flowtable;
+mod get;
 mod ipset;
 mod kernel;
 mod key;

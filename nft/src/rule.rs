@@ -328,6 +328,27 @@ impl ListedRule {
             && self.exprs.iter().zip(&wanted).all(|(a, b)| a.does_the_same(b))
     }
 
+    /// A rule that does this, to be added to a chain of the same name, in another network namespace perhaps. Counters
+    /// begin at zero.
+    ///
+    /// What the kernel does not list cannot be in it: the program of a [`match bpf`](crate::bpf::Program::expr) must be
+    /// put in again, in place of that expression, and sets without names are not there.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        let again = |expr: &Expr| match expr {
+            Expr::Counter { .. } => Expr::COUNTER,
+            expr => expr.clone(),
+        };
+        Rule {
+            family: self.family,
+            table: Arc::clone(&self.table),
+            chain: Arc::clone(&self.chain),
+            handle: None,
+            statements: self.exprs.iter().map(|expr| Statement::Expr(again(expr))).collect(),
+            comment: self.comment.clone(),
+        }
+    }
+
     pub(crate) fn read(message: &Message<'_>) -> Option<Self> {
         let a = message.attributes();
         let exprs = a.nested(sys::NFTA_RULE_EXPRESSIONS).into_iter().flatten();

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::{policy, printable, shown};
 use crate::engine::{Engine, Limits, Verdict};
-use crate::filter::{Attribution, Outcome};
+use crate::filter::Outcome;
 use crate::types::{Offense, Timestamp};
 
 /// Explains `line` (`-`: the first line of standard input) for each jail, or for the one called `only`.
@@ -74,7 +74,7 @@ fn explain(jails: &Jails, ready: &Ready, engine: &mut Engine, line: &[u8]) -> Re
         return say("decision", "none: the line is no offense");
     };
     say("offender", &offender(who))?;
-    let Attribution::Offender(address) = who else {
+    let Some(address) = who.offender() else {
         return say("decision", "none: nobody can be held responsible (see trusted_proxies)");
     };
     let at = seen.at.unwrap_or(now);

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::{Batch, printable, shown};
 use crate::engine::{Engine, Limits};
-use crate::filter::{Attribution, Matcher};
+use crate::filter::Matcher;
 use crate::follow::pattern_matches;
 use crate::types::{Decision, Offense, Timestamp};
 
@@ -139,12 +139,12 @@ impl Stream {
             };
             for line in lines(block, self.longest) {
                 self.lines += 1;
-                self.matcher.line(line, self.today, |hit| match hit.who {
-                    Attribution::Offender(offender) => {
+                self.matcher.line(line, self.today, |hit| match hit.who.offender() {
+                    Some(offender) => {
                         self.offenses += 1;
-                        self.batch.push(hit.jail, offender, hit.at, hit.line);
+                        self.batch.push(hit.jail, offender, hit.who.peer(), hit.at, hit.line);
                     }
-                    Attribution::Unattributable { .. } => self.unattributable += 1,
+                    None => self.unattributable += 1,
                 });
             }
         }

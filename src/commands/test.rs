@@ -107,7 +107,7 @@ fn outcome(seen: &Examination<'_>) -> cli::Outcome {
 
 pub(super) fn offender(who: Attribution) -> String {
     match who {
-        Attribution::Offender(address) => address.to_string(),
+        Attribution::Offender(address) | Attribution::Behind { offender: address, .. } => address.to_string(),
         Attribution::Unattributable { peer: Some(peer) } => format!("nobody (only {peer}, a trusted proxy)"),
         Attribution::Unattributable { peer: None } => "nobody".to_owned(),
     }

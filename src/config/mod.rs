@@ -54,6 +54,8 @@ pub struct Config {
     pub paths: Paths,
     /// Bounds on memory.
     pub limits: Limits,
+    /// When a line of a banned offender is a leak.
+    pub leaks: Leaks,
     /// What the agent itself logs.
     pub log: Log,
     /// What is probably not meant as it is written, in the order of the file.
@@ -119,6 +121,13 @@ pub struct Limits {
     pub offenders: usize,
     /// A line of more bytes is skipped.
     pub line: usize,
+}
+
+/// When a line of a banned offender is a leak: a request that came through in spite of the ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaks {
+    /// What happened within this time after the ban is none: what was under way then may be logged yet.
+    pub grace: Duration,
 }
 
 /// What the agent itself logs.

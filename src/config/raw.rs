@@ -21,6 +21,7 @@ const TOP: &[&str] = &[
     "headers",
     "paths",
     "limits",
+    "leaks",
     "log",
 ];
 
@@ -63,6 +64,7 @@ pub(super) struct RawConfig {
     pub(super) control: Option<PathBuf>,
     pub(super) offenders: Option<u64>,
     pub(super) line: Option<u64>,
+    pub(super) grace: Option<Duration>,
     pub(super) level: Option<LogLevel>,
     pub(super) format: Option<LogFormat>,
 }
@@ -129,6 +131,9 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         let limits = c.section(&["offenders", "line"], report);
         raw.offenders = limits.read("offenders", report, |c, r| c.whole(100..=50_000_000, r));
         raw.line = limits.read("line", report, |c, r| c.whole(512..=16_777_216, r));
+    }
+    if let Some(c) = top.get("leaks") {
+        raw.grace = c.section(&["grace"], report).read("grace", report, grace);
     }
     if let Some(c) = top.get("log") {
         let log = c.section(&["level", "format"], report);
@@ -212,6 +217,15 @@ fn findtime(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
     let text = cursor.text(report)?;
     match duration::parse(text) {
         Ok(Duration::ZERO) => cursor.mistake(report, "must be longer than 0; offenses are counted within it"),
+        Ok(d) => return Some(d),
+        Err(e) => cursor.mistake(report, length(text, &e)),
+    }
+    None
+}
+
+fn grace(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
+    let text = cursor.text(report)?;
+    match duration::parse(text) {
         Ok(d) => return Some(d),
         Err(e) => cursor.mistake(report, length(text, &e)),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::cursor::nearest;
 use super::raw::{RawConfig, RawFilter, RawJail, RawNamed};
 use super::report::{Location, Path, Report, shown};
-use super::{Config, Jail, Limits, Log, Paths, Shipped, filter, names};
+use super::{Config, Jail, Leaks, Limits, Log, Paths, Shipped, filter, names};
 use crate::filter::definition::Definition;
 use crate::types::BanTime;
 
@@ -21,6 +21,7 @@ const LINE: u64 = 65_536;
 const MAXRETRY: u32 = 5;
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const IPV6_PREFIX: u8 = 64;
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The configuration that `raw` states. It is to be used only if no mistake was reported: what one is about is left
 /// out.
@@ -54,6 +55,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
             offenders: size(raw.offenders.unwrap_or(OFFENDERS)),
             line: size(raw.line.unwrap_or(LINE)),
         },
+        leaks: Leaks { grace: raw.grace.unwrap_or(GRACE) },
         log: Log { level: raw.level.unwrap_or_default(), format: raw.format.unwrap_or_default() },
         warnings: Vec::new(),
     }

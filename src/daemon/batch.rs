@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
-use crate::types::{EVIDENCE_CAP, JailId, Offense, Timestamp};
+use crate::types::{EVIDENCE_CAP, JailId, Offense, Peer, Timestamp};
 
 /// A batch is handed over when it holds so many offenses, and whenever there is nothing more to read.
 pub(super) const FULL: usize = 1024;
@@ -19,6 +19,7 @@ pub(crate) struct Batch {
 struct Item {
     jail: JailId,
     offender: IpAddr,
+    peer: Peer,
     /// `None` for a line without a time.
     at: Option<Timestamp>,
     line: Range<usize>,
@@ -26,10 +27,17 @@ struct Item {
 
 impl Batch {
     /// Adds an offense; of its line only what a ban would keep.
-    pub(crate) fn push(&mut self, jail: JailId, offender: IpAddr, at: Option<Timestamp>, line: &[u8]) {
+    pub(crate) fn push(
+        &mut self,
+        jail: JailId,
+        offender: IpAddr,
+        peer: Peer,
+        at: Option<Timestamp>,
+        line: &[u8],
+    ) {
         let begin = self.text.len();
         self.text.extend_from_slice(&line[..line.len().min(EVIDENCE_CAP)]);
-        self.items.push(Item { jail, offender, at, line: begin..self.text.len() });
+        self.items.push(Item { jail, offender, peer, at, line: begin..self.text.len() });
     }
 
     /// How many offenses it holds.
@@ -54,9 +62,9 @@ impl Batch {
         })
     }
 
-    /// All of them.
-    pub(super) fn offenses(&self, otherwise: Timestamp) -> impl Iterator<Item = Offense<'_>> {
-        (0..self.len()).filter_map(move |n| self.get(n, otherwise))
+    /// Whose packets carried offense `n`; `None` when its line has no time of its own, and so proves nothing about them.
+    pub(super) fn carried_by(&self, n: usize) -> Option<Peer> {
+        self.items.get(n).filter(|item| item.at.is_some()).map(|item| item.peer)
     }
 }
 
@@ -69,10 +77,14 @@ mod tests {
         let mut batch = Batch::default();
         let now = Timestamp::from_secs(9);
         let long = [b'x'; EVIDENCE_CAP + 1];
-        batch.push(JailId(1), [192, 0, 2, 1].into(), Some(Timestamp::from_secs(3)), b"one");
-        batch.push(JailId(2), [192, 0, 2, 2].into(), None, &long);
-        let got: Vec<_> = batch.offenses(now).map(|o| (o.jail, o.at, o.line.len())).collect();
+        batch.push(JailId(1), [192, 0, 2, 1].into(), Peer::Unknown, Some(Timestamp::from_secs(3)), b"one");
+        batch.push(JailId(2), [192, 0, 2, 2].into(), Peer::Offender, None, &long);
+        let got: Vec<_> = (0..batch.len())
+            .filter_map(|n| batch.get(n, now))
+            .map(|o| (o.jail, o.at, o.line.len()))
+            .collect();
         assert_eq!(got, [(JailId(1), Timestamp::from_secs(3), 3), (JailId(2), now, EVIDENCE_CAP)]);
+        assert_eq!((batch.carried_by(0), batch.carried_by(1)), (Some(Peer::Unknown), None));
         batch.clear();
         assert!(batch.get(0, now).is_none());
     }

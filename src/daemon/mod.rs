@@ -2,7 +2,9 @@
 
 mod batch;
 mod guard;
+mod headers;
 pub mod jails;
+mod leaks;
 mod orders;
 mod rate;
 mod requests;
@@ -23,6 +25,7 @@ use tokio::time::Instant;
 pub(crate) use self::batch::Batch;
 use self::guard::Guard;
 use self::jails::{Jails, Registry};
+use self::leaks::Leaks;
 pub(crate) use self::requests::printable;
 use self::signals::{Ask, Signals};
 use self::worker::{Plan, Worker};
@@ -31,7 +34,7 @@ use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
-use crate::engine::{Engine, Limits};
+use crate::engine::{Engine, Limits, Verdict};
 use crate::follow::Options;
 use crate::host;
 use crate::kernel::backend;
@@ -94,6 +97,7 @@ struct Agent {
     started: Timestamp,
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
     told: HashMap<JailId, Told>,
+    leaks: Leaks,
     looked: Instant,
     /// The host's own networks, as `self` means them.
     own: Vec<IpNet>,
@@ -122,7 +126,7 @@ impl Agent {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
         let choice = backend::choose(config.backend, &jails.layout()).await?;
-        let mut guard = Guard::open(choice, jails.layout()).await?;
+        let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
         let counts = guard.settle(&engine, &registry).await?;
         tracing::info!(
@@ -147,6 +151,7 @@ impl Agent {
             started: now,
             last_bans: HashMap::new(),
             told: HashMap::new(),
+            leaks: Leaks::default(),
             looked: Instant::now(),
             own: host::own_networks()?,
             clocks: (clock::now(), Instant::now()),
@@ -173,6 +178,7 @@ impl Agent {
                 batch = batches.recv() => {
                     let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     self.offenses(&batch);
+                    self.tell_leaks().await;
                 }
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
             }
@@ -181,6 +187,7 @@ impl Agent {
             if self.looked.elapsed() >= LONGEST_SLEEP {
                 self.looked = Instant::now();
                 self.look_around();
+                self.guard.headers.sweep();
                 self.look_at_the_host().await;
             }
         }
@@ -244,8 +251,41 @@ impl Agent {
 
     fn offenses(&mut self, batch: &Batch) {
         let now = clock::now();
-        for offense in batch.offenses(now) {
-            self.engine.offense(offense, now);
+        let whole = self.guard.whole_since();
+        for n in 0..batch.len() {
+            let Some(offense) = batch.get(n, now) else { continue };
+            if self.engine.offense(offense, now) == Verdict::AlreadyBanned
+                && let (Some(peer), Some(whole)) = (batch.carried_by(n), whole)
+            {
+                self.leaks.see(&self.engine, &offense, peer, now, whole, self.config.leaks.grace);
+            }
+        }
+    }
+
+    /// Says of each new cause of leaks what would stop it.
+    async fn tell_leaks(&mut self) {
+        if !self.leaks.is_news() {
+            return;
+        }
+        let packets = self.guard.packets(clock::now()).await;
+        let namespace = leaks::namespace();
+        for (jail, way, cause) in self.leaks.untold() {
+            let covering = self.engine.bans_of(jail, cause.offender);
+            let stopped = covering.map(|ban| packets.of(ban)).fold(None, |sum, n| match (sum, n) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            });
+            let running = self.jails.jails.iter().find(|ready| ready.id == jail);
+            let ports = running.map_or(&[][..], |ready| &ready.jail.ports);
+            let advice = way.advice(&leaks::Facts { ports, stopped, namespace });
+            let jail = self.registry.name(jail).unwrap_or("?");
+            tracing::warn!(
+                jail,
+                "{} is banned, but its requests still come {}: {advice}. (Told once; `stockade status` counts them)",
+                cause.offender,
+                way.told()
+            );
+            cause.advice = Some(advice);
         }
     }
 
@@ -253,6 +293,7 @@ impl Agent {
     async fn carry_out(&mut self) -> Vec<Decision> {
         let decisions: Vec<Decision> = std::iter::from_fn(|| self.engine.poll_decision()).collect();
         self.guard.carry_out(&decisions, &self.engine, &self.registry).await;
+        self.guard.headers.carry_out(&decisions, &self.engine).await;
         if decisions.is_empty() {
             return decisions;
         }
@@ -287,6 +328,7 @@ impl Agent {
         {
             warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
         }
+        self.guard.headers.reconfigure(&config.headers, &jails.layout());
         let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
             tracing::error!("{e:#}; trying again");
@@ -295,6 +337,7 @@ impl Agent {
         let Config { backend, paths, limits, log, .. } = self.config.clone();
         (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
         self.told.clear();
+        self.leaks.begin_anew();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");
         Ok(warnings)
     }

@@ -239,8 +239,8 @@ impl Handler for Reader {
         for line in lines {
             let mut full = false;
             watched.matcher.line(line, now, |hit| match hit.who {
-                Attribution::Offender(offender) => {
-                    self.batch.push(hit.jail, offender, hit.at, hit.line);
+                Attribution::Offender(offender) | Attribution::Behind { offender, .. } => {
+                    self.batch.push(hit.jail, offender, hit.who.peer(), hit.at, hit.line);
                     full = self.batch.len() >= FULL;
                     if let Some(lines) = self.lines.get_mut(&hit.jail) {
                         lines.offenses += 1;

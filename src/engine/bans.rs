@@ -14,6 +14,9 @@ use crate::types::{Ban, JailId, Timestamp};
 #[derive(Debug)]
 pub(super) struct Bans {
     slots: Vec<Option<Ban>>,
+    /// When each slot's ban came into the table, by the agent's clock: a ban that was decided for an old line begins
+    /// before it is in force.
+    entered: Vec<Timestamp>,
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -31,6 +34,7 @@ impl Bans {
     pub(super) fn new() -> Self {
         Self {
             slots: Vec::new(),
+            entered: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -69,8 +73,19 @@ impl Bans {
         })
     }
 
-    /// Adds a ban; the caller has looked that there is none of the same network in the same jail.
-    pub(super) fn insert(&mut self, ban: Ban) {
+    /// Since when a ban of `jail` that `addr`, which is canonical, falls under has been in force: the first of them.
+    pub(super) fn in_force_since(&self, jail: JailId, addr: IpAddr) -> Option<Timestamp> {
+        let lengths = if addr.is_ipv4() { &self.lengths4 } else { &self.lengths6 };
+        let each = lengths.iter().filter_map(|len| {
+            let slot = place(self.find(Key::new(jail, addr, len))?);
+            let ban = self.slots.get(slot)?.as_ref()?;
+            Some(ban.since.max(*self.entered.get(slot)?))
+        });
+        each.min()
+    }
+
+    /// Adds a ban, at `now`; the caller has looked that there is none of the same network in the same jail.
+    pub(super) fn insert(&mut self, ban: Ban, now: Timestamp) {
         let key = Key::of(ban.jail, ban.offender);
         let until = ban.until;
         self.lengths(ban.offender).add(ban.offender.prefix_len());
@@ -78,11 +93,15 @@ impl Bans {
             Some(slot) => slot,
             None => {
                 self.slots.push(None);
+                self.entered.push(now);
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
         if let Some(place) = self.slots.get_mut(place(slot)) {
             *place = Some(ban);
+        }
+        if let Some(entered) = self.entered.get_mut(place(slot)) {
+            *entered = now;
         }
         let (slots, hasher) = (&self.slots, &self.hasher);
         let rehash = |slot: &u32| {

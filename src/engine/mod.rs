@@ -113,6 +113,8 @@ pub struct Engine {
     tracker: Tracker,
     bans: Bans,
     decisions: VecDeque<Decision>,
+    /// The latest time that was told.
+    clock: Timestamp,
 }
 
 impl Engine {
@@ -125,6 +127,7 @@ impl Engine {
             tracker: Tracker::new(limits.offenders),
             bans: Bans::new(),
             decisions: VecDeque::new(),
+            clock: Timestamp::default(),
         }
     }
 
@@ -185,7 +188,7 @@ impl Engine {
         if self.bans.get(id, offender).is_none() {
             jail.stats.bans_current += 1;
             self.tracker.remove(Key::of(id, offender));
-            self.bans.insert(Ban { offender, ..ban });
+            self.bans.insert(Ban { offender, ..ban }, self.clock);
             return true;
         }
         self.bans.change(id, offender, |held| {
@@ -288,6 +291,19 @@ impl Engine {
         self.bans.get(jail, canonical(net))
     }
 
+    /// The bans of `jail` that `addr` falls under, from the widest on.
+    pub fn bans_of(&self, jail: JailId, addr: IpAddr) -> impl Iterator<Item = &Ban> {
+        self.bans.covering(jail, addr.to_canonical())
+    }
+
+    /// Since when `addr` has been banned in `jail`, by itself or by a network that holds it; `None` if it is not. A ban
+    /// counts from when it began *and* the engine knew of it (that of an old line, or one found in the kernel, is known
+    /// later than it begins): what `addr` does after that, it does in spite of the ban.
+    #[must_use]
+    pub fn in_force_since(&self, jail: JailId, addr: IpAddr) -> Option<Timestamp> {
+        self.bans.in_force_since(jail, addr.to_canonical())
+    }
+
     /// What `jail` would ban for offenses of `addr`: the address or its IPv6 prefix; `None` if there is no such jail or
     /// `addr` is never banned.
     #[must_use]
@@ -338,11 +354,12 @@ impl Engine {
             jail.stats.bans_total += 1;
             jail.stats.last_ban = Some(ban.since);
         }
-        self.bans.insert(ban.clone());
+        self.bans.insert(ban.clone(), self.clock);
         self.decisions.push_back(Decision::Ban(ban));
     }
 
     fn expire(&mut self, now: Timestamp) {
+        self.clock = now;
         while let Some(ban) = self.bans.pop_ended(now) {
             let end = ban.until.unwrap_or(now);
             self.ended(ban, UnbanReason::Expired, end, now);

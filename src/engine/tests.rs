@@ -85,6 +85,61 @@ fn the_deciding_offense_begins_the_ban() {
 }
 
 #[test]
+fn a_ban_is_in_force_when_it_has_begun_and_is_known() {
+    let mut e = engine(policy(2, 60, 600));
+    let who = addr("192.0.2.1");
+    assert_eq!(e.in_force_since(JAIL, who), None);
+    // Read 100 s late: until then nobody could have stopped anything.
+    offend(&mut e, "192.0.2.1", 0.0, 100.0);
+    assert_eq!(e.in_force_since(JAIL, who), None);
+    assert_eq!(offend(&mut e, "192.0.2.1", 1.0, 101.0), Verdict::Banned);
+    assert_eq!(e.in_force_since(JAIL, who), Some(at(101.0)));
+    // A log whose clock is ahead of ours.
+    offend(&mut e, "192.0.2.2", 130.0, 102.0);
+    assert_eq!(offend(&mut e, "192.0.2.2", 131.0, 102.0), Verdict::Banned);
+    assert_eq!(e.in_force_since(JAIL, addr("::ffff:192.0.2.2")), Some(at(131.0)));
+    // A network bans whom it holds; of two bans the first counts.
+    let command = |net_: &str| Command::Ban {
+        jail: JAIL,
+        nets: vec![net(net_)],
+        time: Some(BanTime::Permanent),
+        reason: Vec::new(),
+        force: false,
+    };
+    e.command(command("192.0.2.0/24"), at(110.0)).unwrap();
+    e.command(command("2001:db8::/64"), at(111.0)).unwrap();
+    assert_eq!(e.in_force_since(JAIL, who), Some(at(101.0)));
+    assert_eq!(e.in_force_since(JAIL, addr("192.0.2.9")), Some(at(110.0)));
+    assert_eq!(e.in_force_since(JAIL, addr("2001:db8::7")), Some(at(111.0)));
+    assert_eq!(e.in_force_since(JailId(0), who), None);
+    // Prolonging it does not begin it anew.
+    e.command(command("192.0.2.1/32"), at(120.0)).unwrap();
+    assert_eq!(e.in_force_since(JAIL, who), Some(at(101.0)));
+    // Over, lifted, and decided again.
+    let all = Command::Unban { what: Unban::All, jail: None };
+    e.command(all, at(130.0)).unwrap();
+    assert_eq!(e.in_force_since(JAIL, who), None);
+    e.command(command("192.0.2.1/32"), at(140.0)).unwrap();
+    assert_eq!(e.in_force_since(JAIL, who), Some(at(140.0)));
+}
+
+#[test]
+fn a_ban_found_in_the_kernel_is_known_from_then_on() {
+    let mut e = engine(policy(2, 60, 600));
+    e.timeout(at(50.0));
+    let ban = Ban {
+        jail: JAIL,
+        offender: net("2001:db8::/64"),
+        since: at(3.0),
+        until: None,
+        offenses: 2,
+        evidence: Box::default(),
+    };
+    assert!(e.adopt(ban));
+    assert_eq!(e.in_force_since(JAIL, addr("2001:db8::1")), Some(at(50.0)));
+}
+
+#[test]
 fn one_more_than_findtime_apart_is_not_within() {
     let mut e = engine(policy(2, 60, 600));
     assert_eq!(replay(&mut e, "192.0.2.1", 0.0), Verdict::Counted { count: 1 });

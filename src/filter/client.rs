@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::types::Peer;
+
 /// The addresses that may speak for others (`trusted_proxies`), as sorted ranges.
 ///
 /// Every attribution of a line asks this a few times, so a lookup is a binary search over merged ranges.
@@ -16,8 +18,15 @@ pub struct Trust {
 /// Whom a line is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attribution {
-    /// The address responsible; never an IPv4-mapped one and never a trusted proxy.
+    /// The address responsible, which connected itself; never an IPv4-mapped one and never a trusted proxy.
     Offender(IpAddr),
+    /// The address responsible, for which somebody else spoke.
+    Behind {
+        /// As above.
+        offender: IpAddr,
+        /// The trusted proxy that connected; `None` where the line does not say who did.
+        proxy: Option<IpAddr>,
+    },
     /// Only trusted proxies, or nothing that is an address, was found. Nobody may be banned for this line.
     Unattributable {
         /// The address that connected, if the line gives one; `status` names it when a jail sees nothing else.
@@ -30,8 +39,20 @@ impl Attribution {
     #[must_use]
     pub fn offender(self) -> Option<IpAddr> {
         match self {
-            Self::Offender(a) => Some(a),
+            Self::Offender(a) | Self::Behind { offender: a, .. } => Some(a),
             Self::Unattributable { .. } => None,
+        }
+    }
+
+    /// Whose address the request's packets carry.
+    #[must_use]
+    pub fn peer(self) -> Peer {
+        match self {
+            Self::Offender(_) => Peer::Offender,
+            Self::Behind { proxy: Some(proxy), .. } | Self::Unattributable { peer: Some(proxy) } => {
+                Peer::Proxy(proxy)
+            }
+            Self::Behind { proxy: None, .. } | Self::Unattributable { peer: None } => Peer::Unknown,
         }
     }
 }
@@ -79,17 +100,18 @@ impl Trust {
             return Attribution::Offender(peer);
         }
         match self.last_untrusted(forwarded) {
-            Some(a) => Attribution::Offender(a),
+            Some(offender) => Attribution::Behind { offender, proxy: Some(peer) },
             None => Attribution::Unattributable { peer: Some(peer) },
         }
     }
 
     /// The same for a log that gives only a list, as Traefik's CLF does: whoever sent it is unknown, so the walk from the
-    /// right begins at once. A list of one address is the peer.
+    /// right begins at once. A list of one address is the peer; who sent a longer one is not known.
     #[must_use]
     pub fn offender_of_list(&self, list: &[u8]) -> Attribution {
         match self.last_untrusted(list) {
-            Some(a) => Attribution::Offender(a),
+            Some(a) if !list.contains(&b',') => Attribution::Offender(a),
+            Some(offender) => Attribution::Behind { offender, proxy: None },
             None => {
                 Attribution::Unattributable { peer: list.rsplit(|&b| b == b',').next().and_then(endpoint) }
             }
@@ -226,6 +248,16 @@ mod tests {
         ] {
             assert_eq!(of(nobody), None, "{}", nobody.escape_ascii());
         }
+    }
+
+    #[test]
+    fn whose_packets_they_are_is_told() {
+        let peer = |peer: &str, list: &[u8]| trust().offender(ip(peer), list).peer();
+        assert_eq!(peer("203.0.113.5", b"9.9.9.9"), Peer::Offender);
+        assert_eq!(peer("::ffff:10.0.0.1", b"9.9.9.9, 10.0.0.2"), Peer::Proxy(ip("10.0.0.1")));
+        assert_eq!(trust().offender_of_list(b"203.0.113.9").peer(), Peer::Offender);
+        assert_eq!(trust().offender_of_list(b"203.0.113.9, 10.0.0.1").peer(), Peer::Unknown);
+        assert_eq!(trust().offender_of_list(b"9.9.9.9, 203.0.113.9").peer(), Peer::Unknown);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use nft::Connection;
 
 use super::legacy::{Legacy, Look};
-use super::{Changes, Counts, Desired, EnforceError, Enforcer, Held, Layout, Ruleset, SetId};
+use super::{Changes, Desired, EnforceError, Enforcer, Held, Layout, ReadBack, Ruleset, SetId};
 use crate::config;
 use crate::types::Timestamp;
 
@@ -230,14 +230,26 @@ impl Backend {
         })
     }
 
-    /// Makes everything what it should be.
+    /// Makes everything what it should be. Returns what was written, to be [read back](Self::read_back).
     ///
     /// # Errors
     /// When the kernel or a program refuses.
-    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
+    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Changes, EnforceError> {
         match self {
             Self::Nft(nft) => nft.reconcile(desired, now).await,
-            Self::Legacy(legacy) => Ok(legacy.reconcile(desired, now).await?),
+            Self::Legacy(legacy) => Ok(Changes::counted(legacy.reconcile(desired, now).await?)),
+        }
+    }
+
+    /// Asks the kernel for every element that `changes` wrote. ipset answers for its own: what it did not take, it
+    /// refused, and [`look`](Self::look) counts what is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses to tell.
+    pub async fn read_back(&mut self, changes: &Changes, now: Timestamp) -> Result<ReadBack, EnforceError> {
+        match self {
+            Self::Nft(nft) => Ok(nft.read_back(changes, now).await?),
+            Self::Legacy(_) => Ok(ReadBack::default()),
         }
     }
 

@@ -15,7 +15,7 @@ use super::ruleset::{Ruleset, key};
 use crate::types::{Decision, Timestamp, UnbanReason};
 
 /// Ends that differ by less are the same: the kernel tells what is left in milliseconds, but at another moment.
-const TOLERANCE: Duration = Duration::from_secs(1);
+pub(super) const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Elements to add, to replace and to remove, set by set.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -129,6 +129,11 @@ impl Changes {
         changes
     }
 
+    /// These changes, with the counts of those that were meant.
+    pub(super) fn counted_as(self, meant: &Self) -> Self {
+        Self { counts: meant.counts, ..self }
+    }
+
     /// How many elements [`between`](Self::between) found different.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -145,6 +150,18 @@ impl Changes {
     /// All that an interval set is to hold from now on; `None` where nothing changes.
     pub(super) fn interval(&self, id: SetId) -> Option<&[(IpNet, Want)]> {
         self.intervals.get(&id).map(Vec::as_slice)
+    }
+
+    /// Nothing, but as if so much had been found different.
+    pub(super) fn counted(counts: Counts) -> Self {
+        Self { counts, ..Self::default() }
+    }
+
+    /// What is added, set by set.
+    pub(super) fn written(&self) -> impl Iterator<Item = (SetId, impl Iterator<Item = &(IpNet, Want)>)> {
+        let hashed = self.hashed.iter().map(|(id, hashed)| (*id, &hashed.replace[..], &hashed.add[..]));
+        let intervals = self.intervals.iter().map(|(id, elements)| (*id, &elements[..], &[][..]));
+        hashed.chain(intervals).map(|(id, some, more)| (id, some.iter().chain(more)))
     }
 
     pub(super) fn write(&self, batch: &mut Batch, ruleset: &Ruleset, now: Timestamp) {
@@ -199,7 +216,7 @@ fn element(kind: Kind, net: IpNet, want: &Want, now: Timestamp) -> Option<Elemen
     }
 }
 
-fn same_end(a: End, b: End) -> bool {
+pub(super) fn same_end(a: End, b: End) -> bool {
     match (a, b) {
         (None, None) => true,
         (Some(a), Some(b)) => a.since(b).max(b.since(a)) < TOLERANCE,

@@ -16,11 +16,13 @@ mod disjoint;
 pub mod header;
 mod layout;
 pub mod legacy;
+mod packets;
+mod read_back;
 pub mod ruleset;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent};
@@ -30,6 +32,8 @@ pub use self::changes::{Changes, Counts};
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
 pub use self::legacy::{Legacy, LegacyError};
+pub use self::packets::Packets;
+pub use self::read_back::ReadBack;
 pub use self::ruleset::Ruleset;
 use crate::types::Timestamp;
 
@@ -99,7 +103,9 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
-        Ok(read_all(self.elements().await?, now))
+        let begin = Instant::now();
+        let elements = self.elements().await?;
+        Ok(read_all(elements, now.saturating_add(begin.elapsed())))
     }
 
     /// What the sets hold that are in our table now, also those that an agent with another configuration made.
@@ -107,10 +113,12 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn left_behind(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
+        let begin = Instant::now();
         let mut all = Vec::new();
         for set in self.sets().await? {
             let Some(kind) = Kind::of_name(set.name()) else { continue };
             let elements = self.connection.elements(&set).await?;
+            let now = now.saturating_add(begin.elapsed());
             all.extend(elements.into_iter().filter_map(|element| read(kind, element, now)));
         }
         Ok(all)
@@ -171,12 +179,15 @@ impl Enforcer {
     }
 
     /// Makes the table, its rules and its elements what they should be, in one transaction: at no moment is a ban that
-    /// stays not in force.
+    /// stays not in force. Returns what was written, to be [read back](Self::read_back).
     ///
     /// # Errors
     /// When the kernel refuses; then nothing has changed.
-    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Counts, EnforceError> {
+    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Changes, EnforceError> {
+        let begin = Instant::now();
         let elements = self.elements().await?;
+        // A set that is being rebuilt cannot be listed for seconds; taken as of before, all ends would seem to be wrong.
+        let now = now.saturating_add(begin.elapsed());
         let strange = self.is_strange(&elements).await?;
         let changes = Changes::between(desired, &read_all(elements, now));
         if !strange {
@@ -184,7 +195,7 @@ impl Enforcer {
             self.ruleset.build(&mut batch);
             changes.write(&mut batch, &self.ruleset, now);
             match self.connection.commit(&batch).await {
-                Ok(()) => return Ok(changes.counts()),
+                Ok(()) => return Ok(changes),
                 Err(e) if e.is_permission() => return Err(e.into()),
                 // A table of ours with another shape, from another version.
                 Err(e) => tracing::debug!("{e}; replacing the table"),
@@ -193,9 +204,10 @@ impl Enforcer {
         // Still one transaction: no ban that stays is out of force for a moment.
         let mut batch = Batch::new();
         self.ruleset.rebuild(&mut batch);
-        Changes::between(desired, &[]).write(&mut batch, &self.ruleset, now);
+        let all = Changes::between(desired, &[]);
+        all.write(&mut batch, &self.ruleset, now);
         self.connection.commit(&batch).await?;
-        Ok(changes.counts())
+        Ok(all.counted_as(&changes))
     }
 
     /// Commits what decisions changed.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stockade::config::filter::definition;
 use stockade::config::{
-    AllowEntry, Backend, From, HeaderAction, Headers, Jail, Limits, Log, LogFormat, LogLevel, MatcherChoice,
-    Paths,
+    AllowEntry, Backend, From, HeaderAction, Headers, Jail, Leaks, Limits, Log, LogFormat, LogLevel,
+    MatcherChoice, Paths,
 };
 use stockade::filter::definition::{Clause, Definition, Pattern};
 use stockade::types::BanTime;
@@ -44,6 +44,7 @@ backend: nft
 headers: { names: [True-Client-IP, true-client-ip, X-Real-IP], action: drop, matcher: off, max_rules: 7, proxy_protocol: no }
 paths: { state: /s, control: /c/s }
 limits: { offenders: 1000, line: 4096 }
+leaks: { grace: 1m }
 log: { level: debug, format: json }
 ";
     let config = parse(text);
@@ -60,6 +61,7 @@ log: { level: debug, format: json }
     assert_eq!(config.headers, headers);
     assert_eq!(config.paths, Paths { state: "/s".into(), control: "/c/s".into() });
     assert_eq!(config.limits, Limits { offenders: 1000, line: 4096 });
+    assert_eq!(config.leaks, Leaks { grace: Duration::from_secs(60) });
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(config.warnings, []);
     let [web, npm] = &config.jails[..] else { panic!("{:?}", config.jails) };

@@ -105,10 +105,20 @@ impl World {
 
     /// One request from `source`; the status code, or `None` when no connection comes about within a second.
     pub(crate) fn visit(&self, source: &str, path: &str) -> Option<u16> {
+        self.visit_for(source, path, None)
+    }
+
+    /// The same for a `source` that is a proxy and speaks for somebody.
+    pub(crate) fn visit_for(&self, source: &str, path: &str, client: Option<&str>) -> Option<u16> {
         let host = if source.contains(':') { format!("[{SERVER6}]") } else { SERVER4.to_owned() };
         let out = Command::new("ip")
             .args(["netns", "exec", &self.client, "curl", "--silent", "--output", "/dev/null"])
             .args(["--write-out", "%{http_code}", "--max-time", "1", "--interface", source])
+            .args(
+                client
+                    .iter()
+                    .flat_map(|client| ["--header".to_owned(), format!("X-Forwarded-For: {client}")]),
+            )
             .arg(format!("http://{host}{path}"))
             .output()
             .unwrap();
@@ -124,23 +134,31 @@ impl World {
 
     /// Writes the configuration, starts the agent, and waits until it answers.
     pub(crate) fn start_agent(&mut self, jails: &str) {
+        self.configure(jails);
+        self.run_agent();
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn configure(&mut self, jails: &str) {
         let dir = self.dir().to_str().unwrap().to_owned();
         let config = format!(
             "paths: {{ state: {dir}/state, control: {dir}/control.sock }}\nignoreip: [loopback, self]\n{}",
             jails.replace("DIR", &dir)
         );
         self.write("config.yaml", &config);
-        self.run_agent();
     }
 
     /// Starts the agent with the configuration that is there.
     pub(crate) fn run_agent(&mut self) {
+        self.run_agent_by(&[]);
+    }
+
+    /// The same by way of another program, such as `unshare --net`.
+    pub(crate) fn run_agent_by(&mut self, wrapper: &[&str]) {
         let config = self.dir().join("config.yaml");
-        self.start(
-            env!("CARGO_BIN_EXE_stockade"),
-            &["run", "--config", config.to_str().unwrap()],
-            "agent.log",
-        );
+        let agent = [env!("CARGO_BIN_EXE_stockade"), "run", "--config", config.to_str().unwrap()];
+        let command = [wrapper, &agent].concat();
+        self.start(command[0], &command[1..], "agent.log");
         let answered = eventually(Duration::from_secs(10), || self.stockade(&["ping"]).status.success());
         assert!(answered, "the agent does not answer:\n{}", self.agent_log());
     }
@@ -173,7 +191,7 @@ impl Drop for World {
     }
 }
 
-fn ip(args: &[&str]) {
+pub(crate) fn ip(args: &[&str]) {
     let out = Command::new("ip").args(args).output().unwrap();
     assert!(out.status.success(), "ip {}: {}", args.join(" "), text(&out));
 }

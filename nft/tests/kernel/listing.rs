@@ -281,3 +281,39 @@ fn what_is_not_there_is_not_found() {
         assert!(conn.tables().await.unwrap().is_empty());
     });
 }
+
+#[test]
+fn a_listed_rule_is_added_again() {
+    enter(added_again());
+}
+
+async fn added_again() {
+    nft_script(
+        "table inet t {
+            set s { type ipv4_addr; flags timeout; }
+            chain c { counter comment \"jumped to\"; }
+            chain pre {
+                type filter hook prerouting priority raw; policy accept;
+                ip saddr @s counter packets 7 bytes 700 drop
+                ip6 saddr & ffff:: == 2001:: tcp dport 22 reject with tcp reset
+                meta l4proto tcp jump c
+                ct state new limit rate 5/second log prefix \"x\" accept
+            }
+        }",
+    );
+    let mut conn = Connection::open().unwrap();
+    let before = conn.rules(&table()).await.unwrap();
+    assert_eq!(before.len(), 5);
+    let mut batch = Batch::new();
+    batch.flush(table());
+    for rule in &before {
+        batch.add(rule.rule());
+    }
+    conn.commit(&batch).await.unwrap();
+    let after = conn.rules(&table()).await.unwrap();
+    assert_eq!(after.len(), 5);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after.is(&before.rule()), "{before:?} became {after:?}");
+    }
+    assert!(after.iter().flat_map(|rule| &rule.exprs).any(|expr| *expr == Expr::COUNTER), "counts from zero");
+}

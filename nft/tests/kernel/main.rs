@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is the report")]
 
+mod bpf;
 mod commit;
 mod events;
+mod get;
 mod golden;
 mod listing;
 mod model;

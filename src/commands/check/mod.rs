@@ -34,6 +34,7 @@ use crate::kernel::capability::docker::Docker;
 use crate::kernel::capability::namespace::Place;
 use crate::kernel::capability::others::View;
 use crate::kernel::capability::{Answer, Capabilities, Feature};
+use crate::kernel::header::HeaderRules;
 use crate::kernel::{Layout, Ruleset};
 
 /// So long logs may be read: an answer within a second is worth more than one about every log.
@@ -44,7 +45,8 @@ pub(super) fn run(path: &Path, json: bool, print_ruleset: bool) -> Result<()> {
     let config = load(path)?;
     let jails = Jails::new(&config, &mut Registry::default())?;
     if print_ruleset {
-        return say(Ruleset::new(jails.layout()).to_string().trim_end());
+        let headers = HeaderRules::planned(&jails.layout(), &config.headers);
+        return say(Ruleset::new(jails.layout()).with_headers(&headers).trim_end());
     }
     // Also filters that no jail uses (yet): what is written must hold.
     for (name, definition) in &config.filters {
@@ -76,7 +78,7 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     }
 
     let backend = choice::backend(config.backend, &kernel.table, &kernel.able);
-    let matcher = choice::matcher(&config.headers, &kernel.able);
+    let matcher = choice::matcher(&config.headers, backend.what, &kernel.able);
     let called_for = |feature| choice::called_for(backend.what, matcher.what, &config.headers, feature);
     let mut findings = vec![configuration(path, config, jails)];
     findings.push(backend_finding(&backend, &kernel));

@@ -65,11 +65,27 @@ pub fn backend(asked: config::Backend, nft: &Answer, able: &Capabilities) -> Cho
     }
 }
 
-/// What looks into request heads: one of `bpf`, `string` and `legacy`, never `auto`.
+/// What looks into request heads: one of `bpf`, `string` and `legacy`, never `auto`. Where bans by source are not in
+/// nf_tables, neither are these, unless the configuration says so.
 #[must_use]
-pub fn matcher(headers: &Headers, able: &Capabilities) -> Chosen<MatcherChoice> {
+pub fn matcher(
+    headers: &Headers,
+    backend: Option<BackendKind>,
+    able: &Capabilities,
+) -> Chosen<MatcherChoice> {
     match headers.matcher {
         MatcherChoice::Off => Chosen::none("the configuration says off"),
+        MatcherChoice::Auto if backend == Some(BackendKind::Legacy) => {
+            match able.all(needs(MatcherChoice::Legacy)) {
+                Answer::Yes => {
+                    Chosen::one(MatcherChoice::Legacy, "bans by source are in iptables-legacy, too")
+                }
+                Answer::No(reason) => {
+                    Chosen::none(format!("nothing here can look into request heads: {reason}"))
+                }
+                Answer::Unknown(reason) => Chosen::unknown(&reason),
+            }
+        }
         MatcherChoice::Auto => first_matcher(able),
         asked => match able.all(needs(asked)) {
             Answer::Yes => Chosen::one(asked, "the configuration says so"),
@@ -187,15 +203,16 @@ mod tests {
     #[test]
     fn auto_takes_the_first_matcher_that_can_be_and_says_why_not_the_others() {
         use MatcherChoice::{Auto, Bpf, Legacy, Off, String};
-        let of = |missing: &[Feature]| matcher(&headers(Auto), &without(missing));
+        let of = |missing: &[Feature]| matcher(&headers(Auto), Some(BackendKind::Nft), &without(missing));
         assert_eq!(of(&[]).what, Some(Bpf));
         let second = of(&[Feature::BpfLoad]);
         assert_eq!((second.what, second.why.as_str()), (Some(String), "not bpf: no bpf-load"));
         assert_eq!(of(&[Feature::BpfInet, Feature::StringInet]).what, Some(Legacy));
         assert_eq!(of(&[Feature::InetTable]).what, Some(Legacy));
         assert_eq!(of(&[Feature::InetTable, Feature::StringLegacy]).what, None);
-        assert_eq!(matcher(&headers(Off), &without(&[])).what, None);
-        assert_eq!(matcher(&headers(Bpf), &without(&[Feature::BpfLoad])).what, None);
-        assert_eq!(matcher(&headers(String), &without(&[Feature::BpfLoad])).what, Some(String));
+        assert_eq!(matcher(&headers(Auto), Some(BackendKind::Legacy), &without(&[])).what, Some(Legacy));
+        assert_eq!(matcher(&headers(Off), None, &without(&[])).what, None);
+        assert_eq!(matcher(&headers(Bpf), None, &without(&[Feature::BpfLoad])).what, None);
+        assert_eq!(matcher(&headers(String), None, &without(&[Feature::BpfLoad])).what, Some(String));
     }
 }

@@ -161,7 +161,7 @@ impl Capabilities {
             self.answers.insert(Feature::StringLegacy, Answer::Yes);
         }
         // The kernel looks at the hooks of `reject` when a batch is committed, so that a probe does not show it.
-        if self.of(Feature::RejectInet).is_yes() && self.modules.is_older_than(5, 9) {
+        if self.of(Feature::RejectInet).is_yes() && modules::is_older_than(5, 9) {
             let reason = format!("Linux {} has it at other hooks only", self.modules.release);
             self.answers.insert(Feature::RejectInet, Answer::No(reason));
         }

@@ -31,18 +31,11 @@ impl Modules {
     /// Reads what is known.
     #[must_use]
     pub fn read() -> Self {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let release = release();
         let index = ["/lib/modules", "/usr/lib/modules"]
             .iter()
             .find_map(|root| index(&Path::new(root).join(&release)).ok());
         Self { release, index, loadable: Path::new("/proc/modules").exists() }
-    }
-
-    /// Whether the kernel is certainly older than this version.
-    #[must_use]
-    pub fn is_older_than(&self, major: u32, minor: u32) -> bool {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-        matches!((numbers.next(), numbers.next()), (Some(Ok(a)), Some(Ok(b))) if (a, b) < (major, minor))
     }
 
     /// Where the module is.
@@ -90,6 +83,21 @@ impl Modules {
     }
 }
 
+/// Whether the running kernel is certainly older than this version.
+#[must_use]
+pub fn is_older_than(major: u32, minor: u32) -> bool {
+    older(&release(), major, minor)
+}
+
+fn release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+fn older(release: &str, major: u32, minor: u32) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(a)), Some(Ok(b))) if (a, b) < (major, minor))
+}
+
 /// The lines of both lists of a release (depmod(8)).
 fn index(directory: &Path) -> io::Result<String> {
     let mut text = fs::read_to_string(directory.join("modules.dep"))?;
@@ -135,8 +143,7 @@ mod tests {
 
     #[test]
     fn versions_are_compared_as_numbers() {
-        let older =
-            |release: &str| Modules { release: release.into(), ..Modules::default() }.is_older_than(5, 9);
+        let older = |release: &str| older(release, 5, 9);
         assert!(older("4.18.0-553.el8_10.x86_64") && older("5.4.0-42-generic") && older("5.8.18"));
         assert!(
             !older("5.9.0") && !older("5.15.0-1") && !older("6.1.0-9-amd64") && !older("") && !older("x.y")

@@ -4,7 +4,7 @@
 //! it stands what may precede an address in a list (`X-Forwarded-For: a, b,c`), behind it what may follow one. Which
 //! header it stands in cannot be said: any header counts that has such a list.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -123,7 +123,7 @@ fn around(before: &[&str], texts: &[String], after: &[&str]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
+    use std::net::{IpAddr, Ipv6Addr};
 
     use proptest::prelude::*;
 

@@ -19,9 +19,10 @@ use std::cmp::Ordering;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use super::iptables::{Family, Wanted};
+use super::iptables::{Family, Saved, Wanted};
+use super::program::ProgramError;
 use super::rules::{FILTER, FILTER_JUMPS};
-use super::table::Table;
+use super::table::{Table, is_made};
 use super::{LegacyError, Look};
 use crate::config::{HeaderAction, Headers};
 use crate::kernel::disjoint::End;
@@ -47,20 +48,20 @@ pub struct LegacyHeaders {
     timed: bool,
     /// What this host lacks.
     lacks: Option<String>,
-    counts: HeaderCounts,
+    chosen: Chosen,
     /// What the tables were last made to be.
     wanted: Wanted,
+    /// Packets that rules stopped which are there no more.
+    counted: HashMap<IpNet, u64>,
 }
 
-/// How many bans are enforced in heads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HeaderCounts {
-    /// So many.
-    pub enforced: usize,
-    /// There was no room for these: see `headers.max_rules`.
-    pub no_room: usize,
-    /// These cannot be said as text, such as networks of 56 bits.
-    pub no_text: usize,
+/// Which bans are enforced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Chosen {
+    /// These; the number of a ban is that of its chain.
+    enforced: Vec<IpNet>,
+    /// Not these, and whether they could be said as text: then there are too many.
+    left_out: Vec<(IpNet, bool)>,
 }
 
 impl LegacyHeaders {
@@ -81,26 +82,43 @@ impl LegacyHeaders {
         for table in &tables {
             timed &= table.takes("-m time --datestop 2038-01-01T00:00:00 -j RETURN").await.is_ok();
         }
-        let (bans, counts, wanted) = (HashMap::new(), HeaderCounts::default(), Wanted::default());
-        Ok(Self { tables, headers, bans, timed, lacks, counts, wanted })
+        let (bans, chosen, wanted) = (HashMap::new(), Chosen::default(), Wanted::default());
+        Ok(Self { tables, headers, bans, timed, lacks, chosen, wanted, counted: HashMap::new() })
     }
 
-    /// What is enforced, and what is left out.
-    #[must_use]
-    pub fn counts(&self) -> HeaderCounts {
-        self.counts
+    /// Takes everything out that an agent left here, without asking whether it could be made again.
+    ///
+    /// # Errors
+    /// When a program fails. Where there are no programs, or was never a rule, there is nothing.
+    pub async fn sweep() -> Result<(), ProgramError> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            if is_made(family, FILTER)
+                && let Ok(mut table) = Table::open(family, &[FILTER], is_ours).await
+            {
+                table.clear().await?;
+            }
+        }
+        Ok(())
     }
 
-    /// Whether rules end by themselves; where not, an agent must be there to remove them.
+    /// How many bans are enforced.
     #[must_use]
-    pub fn ends_by_itself(&self) -> bool {
-        self.timed
+    pub fn installed(&self) -> usize {
+        self.chosen.enforced.len()
     }
 
-    /// What is not enforced for want of something on this host.
+    /// Which bans are not, and whether their addresses can be said as text: then there is no room for them (see
+    /// `headers.max_rules`).
     #[must_use]
-    pub fn lacks(&self) -> Option<&str> {
-        self.lacks.as_deref()
+    pub fn left_out(&self) -> &[(IpNet, bool)] {
+        &self.chosen.left_out
+    }
+
+    /// What this host lacks, and what that means.
+    pub fn notes(&self) -> impl Iterator<Item = String> {
+        let untimed = "header bans end on time only while the agent runs: this kernel has no xt_time";
+        let notes = [(!self.timed).then(|| untimed.to_owned()), self.lacks.clone()];
+        notes.into_iter().flatten()
     }
 
     /// Enforces `bans` and no others, whatever the tables hold now.
@@ -136,18 +154,28 @@ impl LegacyHeaders {
 
     async fn write(&mut self, now: Timestamp) -> Result<(), LegacyError> {
         self.bans.retain(|_, end| end.is_none_or(|end| end > now));
-        let (wanted, counts) = wanted(&self.headers, &self.bans, self.timed);
+        let (wanted, chosen) = wanted(&self.headers, &self.bans, self.timed);
         let same = wanted == self.wanted;
         for table in &mut self.tables {
             // Also where nothing changed for us it may have for others.
-            if same {
-                table.write(&wanted).await?;
-            } else {
-                table.rewrite(&wanted).await?;
-            }
+            let gone = if same { table.write(&wanted).await? } else { table.rewrite(&wanted).await? };
+            count(&gone, &self.chosen, &mut self.counted);
         }
-        (self.wanted, self.counts) = (wanted, counts);
+        self.counted.retain(|net, _| self.bans.contains_key(net));
+        (self.wanted, self.chosen) = (wanted, chosen);
         Ok(())
+    }
+
+    /// Packets stopped, by ban.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub async fn packets(&self) -> Result<HashMap<IpNet, u64>, LegacyError> {
+        let mut packets = self.counted.clone();
+        for table in &self.tables {
+            count(&table.saved().await?, &self.chosen, &mut packets);
+        }
+        Ok(packets)
     }
 
     /// Whether somebody has changed something of ours.
@@ -172,7 +200,8 @@ impl LegacyHeaders {
             table.clear().await?;
         }
         self.bans.clear();
-        (self.wanted, self.counts) = (Wanted::default(), HeaderCounts::default());
+        (self.wanted, self.chosen) = (Wanted::default(), Chosen::default());
+        self.counted.clear();
         Ok(())
     }
 }
@@ -191,27 +220,37 @@ fn is_ours(chain: &str) -> bool {
         || chain.strip_prefix(BAN).is_some_and(|n| n.parse::<usize>().is_ok())
 }
 
-/// The chains for these bans, and how many bans that are.
-fn wanted(headers: &Headers, bans: &HashMap<IpNet, End>, timed: bool) -> (Wanted, HeaderCounts) {
+/// Adds what the rules of each ban have counted.
+fn count(saved: &Saved, chosen: &Chosen, packets: &mut HashMap<IpNet, u64>) {
+    for (chain, stopped) in saved.packets() {
+        let number = chain.strip_prefix(BAN).and_then(|n| n.parse::<usize>().ok());
+        if let Some(net) = number.and_then(|n| chosen.enforced.get(n)) {
+            *packets.entry(*net).or_default() += stopped;
+        }
+    }
+}
+
+/// The chains for these bans, and which bans that are.
+fn wanted(headers: &Headers, bans: &HashMap<IpNet, End>, timed: bool) -> (Wanted, Chosen) {
     let mut order: Vec<(&IpNet, &End)> = bans.iter().collect();
     // Those that end last come first; the addresses are for the same order every time.
     order.sort_by(|(a, a_end), (b, b_end)| latest_first(**a_end, **b_end).then(a.cmp(b)));
-    let mut counts = HeaderCounts::default();
+    let mut chosen = Chosen::default();
     let verdict = verdict(headers.action);
     let mut chains: Vec<(String, Vec<String>)> = Vec::new();
     let mut heads = Vec::new();
     for (net, end) in order {
         let found = patterns(*net).and_then(|all| Some((common(&all)?, all)));
         let Some((common, all)) = found else {
-            counts.no_text += 1;
+            chosen.left_out.push((*net, false));
             continue;
         };
-        if counts.enforced == usize::from(headers.max_rules) {
-            counts.no_room += 1;
+        if chosen.enforced.len() == usize::from(headers.max_rules) {
+            chosen.left_out.push((*net, true));
             continue;
         }
-        let chain = format!("{BAN}{}", counts.enforced);
-        counts.enforced += 1;
+        let chain = format!("{BAN}{}", chosen.enforced.len());
+        chosen.enforced.push(*net);
         heads.push(format!("{}{} -j {chain}", until(*end, timed), string(&common)));
         let rules = all.iter().map(|pattern| format!("{} -j {verdict}", string(pattern))).collect();
         chains.push((chain, rules));
@@ -221,13 +260,13 @@ fn wanted(headers: &Headers, bans: &HashMap<IpNet, End>, timed: bool) -> (Wanted
         // Not a jump: a packet with several of the headers is searched once.
         format!("{} -g {HEADS}", string(&Pattern { bytes, ignore_case: true }))
     });
-    let names = if counts.enforced == 0 { Vec::new() } else { names.collect() };
+    let names = if chosen.enforced.is_empty() { Vec::new() } else { names.collect() };
     chains.push((HEADS.to_owned(), heads));
     chains.push((HEADERS.to_owned(), names));
     let [input, forward, docker] = FILTER_JUMPS;
     // What a proxy on this host sends out, it sends to a container or to itself.
     let jumps = [input, forward, "OUTPUT", docker].map(|from| (from, HEADERS.to_owned())).to_vec();
-    (Wanted { chains, jumps }, counts)
+    (Wanted { chains, jumps }, chosen)
 }
 
 fn latest_first(a: End, b: End) -> Ordering {
@@ -267,7 +306,6 @@ fn until(end: End, timed: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::iptables::Saved;
     use super::*;
 
     fn headers(max_rules: u16) -> Headers {
@@ -285,8 +323,8 @@ mod tests {
     #[test]
     fn the_whole_input() {
         let all = bans(&[("2001:db8:1:2::/64", None), ("203.0.0.0/16", Some(1_800_000_000))]);
-        let (wanted, counts) = wanted(&headers(256), &all, true);
-        assert_eq!(counts, HeaderCounts { enforced: 2, no_room: 0, no_text: 0 });
+        let (wanted, chosen) = wanted(&headers(256), &all, true);
+        assert!(chosen.enforced.len() == 2 && chosen.left_out.is_empty(), "{chosen:?}");
         let saved = Saved::read(
             ":INPUT\n:FORWARD\n:OUTPUT\n:DOCKER-USER\n:STOCKADE_H_7\n:STOCKADE\n-A OUTPUT -j ACCEPT\n",
         );
@@ -303,8 +341,10 @@ mod tests {
             ("192.0.2.3/32", Some(300)),
             ("2001:db8::/56", None),
         ]);
-        let (wanted, counts) = wanted(&headers(2), &all, false);
-        assert_eq!(counts, HeaderCounts { enforced: 2, no_room: 1, no_text: 1 });
+        let (wanted, chosen) = wanted(&headers(2), &all, false);
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        assert_eq!(chosen.enforced, [net("192.0.2.2/32"), net("192.0.2.3/32")]);
+        assert_eq!(chosen.left_out, [(net("2001:db8::/56"), false), (net("192.0.2.1/32"), true)]);
         let heads = &wanted.chains[2];
         assert_eq!(heads.0, HEADS);
         let hex = |text: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<String>();

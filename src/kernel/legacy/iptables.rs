@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use hashbrown::HashSet;
+
 use super::program::{Program, ProgramError};
 
 /// How long others may hold the lock that all programs of iptables-legacy share, in seconds.
@@ -47,6 +49,8 @@ pub(super) struct Saved {
     chains: Vec<String>,
     /// As `-A CHAIN ...`.
     rules: Vec<String>,
+    /// Packets that each of them met.
+    packets: Vec<u64>,
 }
 
 impl Iptables {
@@ -71,7 +75,7 @@ impl Iptables {
 
     /// A table, as it is. It fails where the kernel has no such table.
     pub(super) async fn saved(&self, table: &str) -> Result<Saved, ProgramError> {
-        Ok(Saved::read(&self.save.run(&["-t", table], "").await?))
+        Ok(Saved::read(&self.save.run(&["-c", "-t", table], "").await?))
     }
 
     /// Takes what [`Saved::change`] wrote.
@@ -86,11 +90,24 @@ impl Saved {
         for line in text.lines() {
             if let Some(chain) = line.strip_prefix(':') {
                 saved.chains.extend(chain.split_whitespace().next().map(str::to_owned));
-            } else if line.starts_with("-A ") {
-                saved.rules.push(line.trim_end().to_owned());
+                continue;
+            }
+            let (counts, rule) = match line.strip_prefix('[').and_then(|line| line.split_once("] ")) {
+                Some((counts, rule)) => (counts, rule),
+                None => ("", line),
+            };
+            if rule.starts_with("-A ") {
+                saved.rules.push(rule.trim_end().to_owned());
+                let packets = counts.split(':').next().unwrap_or_default();
+                saved.packets.push(packets.parse().unwrap_or_default());
             }
         }
         saved
+    }
+
+    /// Packets that the rules of each chain met, rule by rule.
+    pub(super) fn packets(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.rules.iter().map(|rule| chain_of(rule)).zip(self.packets.iter().copied())
     }
 
     /// Whether it has a chain of this name.
@@ -129,8 +146,9 @@ impl Saved {
     /// What makes it into `wanted`, as one transaction. Chains that are `ours` and not wanted are removed, with every jump
     /// to them.
     pub(super) fn change(&self, table: &str, wanted: &Wanted, ours: impl Fn(&str) -> bool) -> String {
-        let stays = |chain: &str| wanted.chains.iter().any(|(name, _)| name == chain);
-        let stale: Vec<&String> = self.chains.iter().filter(|chain| ours(chain) && !stays(chain)).collect();
+        let stay: HashSet<&str> = wanted.chains.iter().map(|(name, _)| name.as_str()).collect();
+        let goes = |chain: &&String| ours(chain) && !stay.contains(chain.as_str());
+        let stale: Vec<&String> = self.chains.iter().filter(goes).collect();
         let mut out = format!("*{table}\n");
         let declared = wanted.chains.iter().map(|(name, _)| name).chain(stale.iter().copied());
         for chain in declared {

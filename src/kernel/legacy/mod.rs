@@ -3,6 +3,8 @@
 //! The sets hold the bans and end them by themselves; the rules are static and in chains of our own. There is no
 //! transaction around both, and nobody tells of changes by others: [`Legacy::look`] is asked every few seconds.
 
+mod difference;
+mod element;
 mod headers;
 mod ipset;
 mod iptables;
@@ -16,8 +18,10 @@ use std::collections::BTreeMap;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-pub use self::headers::{HeaderCounts, LegacyHeaders};
-use self::ipset::{Entry, Ipset, Listed};
+use self::difference::{difference, in_set};
+use self::element::Entry;
+pub use self::headers::LegacyHeaders;
+use self::ipset::{Ipset, Listed};
 use self::iptables::{Family, Iptables, Wanted};
 use self::names::{Names, is_chain, kind_of_set};
 use self::program::Program;
@@ -35,7 +39,7 @@ const SWEEP: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// How long before an end that is further away than a timeout reaches is written anew. An element that has more than half
 /// of the longest timeout left is not, so this is less than that half.
-const RENEWAL: std::time::Duration = std::time::Duration::from_secs(ipset::LONGEST.as_secs() / 3);
+const RENEWAL: std::time::Duration = std::time::Duration::from_secs(element::LONGEST.as_secs() / 3);
 /// How long before what a full set did not take is tried again.
 const FULL_RETRY: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -260,7 +264,7 @@ impl Legacy {
         }
         // Until everything is written it is not known what is.
         self.written.clear();
-        let ends = desired.values().flat_map(HashMap::values).any(|want| ipset::is_renewed(want, now));
+        let ends = desired.values().flat_map(HashMap::values).any(|want| element::is_renewed(want, now));
         self.renew_at = ends.then(|| now.saturating_add(RENEWAL));
         let refused = self.ipset.restore(lines).await?;
         self.write_rules().await?;
@@ -276,7 +280,7 @@ impl Legacy {
         let mut all: BTreeMap<SetId, HashMap<IpNet, Want>> = BTreeMap::new();
         for ((id, net), want) in desired.iter().filter(|((id, _), _)| sets.iter().any(|(of, _)| of == id)) {
             let set = all.entry(*id).or_default();
-            set.extend(ipset::pieces(*net).into_iter().map(|piece| (piece, want.clone())));
+            set.extend(element::pieces(*net).into_iter().map(|piece| (piece, want.clone())));
         }
         all
     }
@@ -291,13 +295,9 @@ impl Legacy {
         for table in &mut tables {
             let wanted = self.rules(table);
             // Another configuration means other rules in chains that may have the same names.
-            let wrote = if self.reshaped {
-                table.rewrite(&wanted).await
-            } else {
-                table.write(&wanted).await.map(drop)
-            };
+            let wrote = if self.reshaped { table.rewrite(&wanted).await } else { table.write(&wanted).await };
             written = match wrote {
-                Ok(()) => table.clear_other().await,
+                Ok(_) => table.clear_other().await,
                 Err(e) => Err(e),
             };
             if written.is_err() {
@@ -359,8 +359,8 @@ impl Legacy {
             let written = self.written.entry(id).or_default();
             let (new, gone) = in_set(changes, id, written);
             for (net, want) in new {
-                let Some(line) = ipset::add(&name, net, &want, now) else { continue };
-                if ipset::is_renewed(&want, now) {
+                let Some(line) = element::add(&name, net, &want, now) else { continue };
+                if element::is_renewed(&want, now) {
                     let due = now.saturating_add(RENEWAL);
                     self.renew_at = Some(self.renew_at.map_or(due, |at| at.min(due)));
                 }
@@ -370,7 +370,7 @@ impl Legacy {
             // After what is added: a network that is split must not be open between.
             for net in gone {
                 written.remove(&net);
-                lines.push(ipset::del(&name, net));
+                lines.push(element::del(&name, net));
             }
         }
         let refused = self.ipset.restore(lines).await?;
@@ -442,49 +442,5 @@ fn held(entry: &Entry, now: Timestamp) -> Held {
         end: entry.end(now),
         comment: entry.comment().to_owned(),
         packets: Some(entry.packets),
-    }
-}
-
-/// What `changes` add to a set (or give another end) and remove from it, given what it holds.
-fn in_set(changes: &Changes, id: SetId, written: &HashMap<IpNet, Want>) -> (Vec<(IpNet, Want)>, Vec<IpNet>) {
-    let in_pieces = |(net, want): &(IpNet, Want)| {
-        ipset::pieces(*net).into_iter().map(|p| (p, want.clone())).collect::<Vec<_>>()
-    };
-    if let Some(all) = changes.interval(id) {
-        let all: HashMap<IpNet, Want> = all.iter().flat_map(in_pieces).collect();
-        let gone = written.keys().copied().filter(|net| !all.contains_key(net)).collect();
-        let new = all.into_iter().filter(|(net, want)| written.get(net) != Some(want)).collect();
-        return (new, gone);
-    }
-    let (new, gone) = changes.hashed(id);
-    (new.cloned().collect(), gone.to_vec())
-}
-
-/// The lines that make `held` into `wants`. What is removed comes last: a network that is split must not be open between.
-fn difference(
-    name: &str,
-    wants: &HashMap<IpNet, Want>,
-    held: &[Entry],
-    now: Timestamp,
-    lines: &mut Vec<String>,
-    counts: &mut Counts,
-) {
-    let known: HashMap<IpNet, &Entry> = held.iter().map(|entry| (entry.net, entry)).collect();
-    for (net, want) in wants {
-        let found = known.get(net);
-        if found.is_some_and(|entry| entry.is(want, now)) {
-            continue;
-        }
-        let Some(line) = ipset::add(name, *net, want, now) else { continue };
-        lines.push(line);
-        if found.is_some() {
-            counts.changed += 1;
-        } else {
-            counts.added += 1;
-        }
-    }
-    for net in known.keys().filter(|net| !wants.contains_key(*net)) {
-        lines.push(ipset::del(name, *net));
-        counts.removed += 1;
     }
 }

@@ -38,22 +38,28 @@ impl Table {
         self.programs.family
     }
 
-    /// Makes our part `wanted`, where it is not: one transaction. `false` where there was nothing to do.
-    pub(super) async fn write(&mut self, wanted: &Wanted) -> Result<bool, ProgramError> {
-        let saved = self.programs.saved(self.name).await?;
+    /// It, as it is.
+    pub(super) async fn saved(&self) -> Result<Saved, ProgramError> {
+        self.programs.saved(self.name).await
+    }
+
+    /// Makes our part `wanted`, where it is not: one transaction. Returns what was replaced, which is nothing where there was
+    /// nothing to do.
+    pub(super) async fn write(&mut self, wanted: &Wanted) -> Result<Saved, ProgramError> {
+        let saved = self.saved().await?;
         if self.is_as_written(&saved) && saved.misplaced(wanted).is_none() {
-            return Ok(false);
+            return Ok(Saved::default());
         }
         self.written = None;
         self.programs.restore(&saved.change(self.name, wanted, self.ours)).await?;
         self.written = Some(self.programs.saved(self.name).await?.of_ours(self.ours));
-        Ok(true)
+        Ok(saved)
     }
 
     /// As [`write`](Self::write), of rules that are other ones than before.
-    pub(super) async fn rewrite(&mut self, wanted: &Wanted) -> Result<(), ProgramError> {
+    pub(super) async fn rewrite(&mut self, wanted: &Wanted) -> Result<Saved, ProgramError> {
         self.written = None;
-        self.write(wanted).await.map(drop)
+        self.write(wanted).await
     }
 
     /// What somebody has changed, to be read after "iptables-legacy was"; `None` while all is well.
