@@ -9,6 +9,7 @@
 //! Bans by an address that is only in an HTTP header will stand beside [`ruleset`] as `header`.
 
 pub mod backend;
+pub mod capability;
 mod changes;
 mod desired;
 mod disjoint;

@@ -38,7 +38,12 @@ impl Ruleset {
     /// The table for this layout.
     #[must_use]
     pub fn new(layout: Layout) -> Self {
-        let table = Table::new(Family::Inet, TABLE);
+        Self::in_table(layout, Table::new(Family::Inet, TABLE))
+    }
+
+    /// The same in another table, to ask what the kernel says to it without being in the way of ours.
+    #[must_use]
+    pub fn in_table(layout: Layout, table: Table) -> Self {
         let sets: Vec<(SetId, Set)> =
             layout.sets().map(|id| (id, bans(&table, &layout.name(id), id.kind))).collect();
         let prerouting =

@@ -1,6 +1,8 @@
 //! The command line as a person meets it: the real binary, its output, its exit codes. Nothing here needs root.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod check;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

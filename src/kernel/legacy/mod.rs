@@ -22,7 +22,7 @@ use self::difference::{difference, in_set};
 use self::element::Entry;
 pub use self::headers::LegacyHeaders;
 use self::ipset::{Ipset, Listed};
-use self::iptables::{Family, Wanted};
+use self::iptables::{Family, Iptables, Wanted};
 use self::names::{Names, is_chain, kind_of_set};
 use self::program::Program;
 pub use self::program::ProgramError;
@@ -74,6 +74,34 @@ pub enum LegacyError {
 
 fn more(others: usize) -> String {
     if others == 0 { String::new() } else { format!(" and {others} other lines") }
+}
+
+/// Whether the programs of iptables-legacy are installed; they are asked for their version at most.
+///
+/// # Errors
+/// The first that is not.
+pub async fn find_programs() -> Result<(), ProgramError> {
+    for family in [Family::Ipv4, Family::Ipv6] {
+        Iptables::find(family).await?;
+    }
+    Ok(())
+}
+
+/// Whether ipset's program is installed.
+///
+/// # Errors
+/// When it is not.
+pub fn find_ipset() -> Result<(), ProgramError> {
+    Program::find("ipset", "ipset").map(drop)
+}
+
+/// Whether iptables-legacy's table filter has one of these chains. A table that nobody has made is not made for it.
+pub async fn has_filter_chain(names: &[&str]) -> bool {
+    if !is_made(Family::Ipv4, FILTER) {
+        return false;
+    }
+    let Ok(programs) = Iptables::find(Family::Ipv4).await else { return false };
+    programs.saved(FILTER).await.is_ok_and(|saved| names.iter().any(|name| saved.has_chain(name)))
 }
 
 /// The programs, the shape, and what was written.
