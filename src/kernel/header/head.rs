@@ -11,6 +11,8 @@ use super::shared::{self, get_own, put_own};
 
 /// The shortest payload that is looked at: a request line and a header of one letter.
 const SHORTEST: i32 = 24;
+/// An IPv6 address with an IPv4 one in it (`INET6_ADDRSTRLEN`, without the NUL).
+const LONGEST_ADDRESS: i32 = 45;
 
 /// `int head(struct __sk_buff *skb)`
 pub(super) fn head_function(asm: &mut Asm, this: Label, [block, byte, look4, look6]: [Label; 4]) {
@@ -87,6 +89,7 @@ pub(super) fn head_function(asm: &mut Asm, this: Label, [block, byte, look4, loo
     put_own(asm, shared::LINES, R::R1);
     put_own(asm, shared::BLOCK, R::R1);
     put_own(asm, shared::VALUE, R::R1);
+    put_own(asm, shared::ONE_WORD, R::R1);
     for slot in shared::WORD {
         put_own(asm, slot, R::R1);
     }
@@ -136,13 +139,18 @@ pub(super) fn head_function(asm: &mut Asm, this: Label, [block, byte, look4, loo
 
     // PROXY protocol, version 1: a line of text, in which the addresses are words. What follows may be the request.
     asm.place(version1);
-    put_own(asm, shared::VALUE, 5);
-    asm.mov(R::R1, 108);
+    asm.load(B, R::R1, R::STACK, BYTES + 6);
+    asm.jump_if(R::R1, Ne, i32::from(b'T'), go);
+    // Behind `PROXY TCP4 ` stands the source, then the destination, which is one of ours.
+    put_own(asm, shared::VALUE, 11);
+    put_own(asm, shared::ONE_WORD, 1);
+    asm.mov(R::R1, LONGEST_ADDRESS + 1);
     asm.address(R::R2, byte);
     asm.mov(R::R3, R::STACK);
     asm.add(R::R3, i32::from(SHARED));
     asm.mov(R::R4, 0);
     asm.call(helper::LOOP);
+    put_own(asm, shared::ONE_WORD, 0);
     get_own(asm, R::R1, shared::STOP);
     asm.jump_if(R::R1, Eq, 1, out);
     asm.jump(go);

@@ -52,9 +52,11 @@ pub(super) const STOP: Slot = Slot(140);
 pub(super) const BLOCK: Slot = Slot(148);
 /// Where the value begins in the payload.
 pub(super) const VALUE: Slot = Slot(156);
+/// 1 when only the first word of the value counts.
+pub(super) const ONE_WORD: Slot = Slot(164);
 
 /// Bytes in all.
-pub(super) const SIZE: i16 = 160;
+pub(super) const SIZE: i16 = 168;
 
 /// The word is no address.
 pub(super) const INVALID: i32 = 1;

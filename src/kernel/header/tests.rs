@@ -187,6 +187,9 @@ fn proxy_protocol_names_its_source() {
         ("PROXY TCP4 203.0.113.7 192.0.2.1 56324 443\r\n", true),
         ("PROXY TCP4 203.0.113.77 192.0.2.1 56324 443\r\n", false),
         ("PROXY TCP6 2001:db8::7 2001:db8::1 56324 443\r\n", true),
+        ("PROXY TCP4 192.0.2.1 203.0.113.7 56324 443\r\n", false),
+        ("PROXY TCP6 2001:db8:0:67:1111:2222:3333:4444 2001:db8::7 5 443\r\n", false),
+        ("PROXY UNKNOWN 203.0.113.7 203.0.113.7 56324 443\r\n", false),
         ("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nX-Real-IP: 203.0.113.7\r\n\r\n", true),
         (
             "PROXY TCP4 192.0.2.9 192.0.2.1 56324 443\r\nGET / HTTP/1.1\r\nX-Real-IP: 203.0.113.7\r\n\r\n",

@@ -154,6 +154,8 @@ pub(super) fn byte_function(asm: &mut Asm, this: Label, word: Label, group: Labe
     asm.call_function(word);
     get(asm, R::R1, R::R6, shared::STOP);
     asm.jump_if(R::R1, Ne, 0, stop);
+    get(asm, R::R1, R::R6, shared::ONE_WORD);
+    asm.jump_if(R::R1, Ne, 0, stop);
     asm.jump_if(R::R8, Eq, i32::from(b'\r'), stop);
     asm.jump_if(R::R8, Ne, i32::from(b'\n'), on);
     asm.place(stop);
