@@ -198,6 +198,47 @@ impl Batch {
         &self.changes
     }
 
+    /// How many elements it adds and removes.
+    #[must_use]
+    pub fn element_count(&self) -> usize {
+        let of = |change: &Change| match &change.object {
+            Object::Elements(_, elements) => elements.len(),
+            _ => 0,
+        };
+        self.changes.iter().map(of).sum()
+    }
+
+    /// The same changes in the same order, as several batches with at most so many elements each (at least one). For
+    /// a socket that does not [hold](crate::CommitError::TooLarge) it in one piece; it is no longer one transaction
+    /// then, and only the first part is bound to a [generation](Self::only_on).
+    #[must_use]
+    pub fn parts(&self, elements: usize) -> Vec<Self> {
+        let most = elements.max(1);
+        let mut parts = vec![Self { changes: Vec::new(), generation: self.generation }];
+        let mut room = most;
+        let mut push = |change: Change, count: usize| {
+            if count > room {
+                parts.push(Self::new());
+                room = most;
+            }
+            room -= count;
+            if let Some(part) = parts.last_mut() {
+                part.changes.push(change);
+            }
+        };
+        for change in &self.changes {
+            let Object::Elements(set, all) = &change.object else {
+                push(change.clone(), 0);
+                continue;
+            };
+            for some in all.chunks(most) {
+                let object = Object::Elements(set.clone(), some.to_vec());
+                push(Change { verb: change.verb, object }, some.len());
+            }
+        }
+        parts
+    }
+
     pub(crate) fn generation(&self) -> Option<u32> {
         self.generation
     }

@@ -243,11 +243,19 @@ pub(crate) struct Listed {
 }
 
 impl Listed {
-    /// `None` for what has no key (the catch-all element).
+    /// `None` for what has no key and is not the catch-all element either.
     pub(crate) fn read(set: &Set, a: Attributes<'_>) -> Option<Self> {
         let flags = a.be32(sys::NFTA_SET_ELEM_FLAGS).unwrap_or(0);
         if flags & sys::NFT_SET_ELEM_CATCHALL != 0 {
-            return None;
+            // It matches whatever no other element does: who lists a set must see it.
+            let element = Element {
+                key: Key::catch_all(),
+                timeout: a.be64(sys::NFTA_SET_ELEM_TIMEOUT).map(Duration::from_millis),
+                expires: a.be64(sys::NFTA_SET_ELEM_EXPIRATION).map(Duration::from_millis),
+                comment: a.get(sys::NFTA_SET_ELEM_USERDATA).and_then(read_comment),
+                counter: read_counter(a),
+            };
+            return Some(Self { element, address: [].into(), end: false });
         }
         let first = a.data(sys::NFTA_SET_ELEM_KEY)?;
         let key = match a.data(sys::NFTA_SET_ELEM_KEY_END) {
@@ -304,9 +312,11 @@ pub(crate) fn assemble(set: &Set, listed: Vec<Listed>) -> Option<Vec<Element>> {
 
 /// Each start and the end that follows it.
 fn pair(set: &Set, mut listed: Vec<Listed>) -> Vec<Element> {
+    // The catch-all element has no address, and no end.
+    let mut elements: Vec<Element> = Vec::with_capacity(listed.len() / 2 + 1);
+    elements.extend(listed.extract_if(.., |l| l.address.is_empty()).map(|l| l.element));
     // Of equal addresses the end comes first: it closes the interval before.
     listed.sort_unstable_by(|a, b| (&a.address, !a.end).cmp(&(&b.address, !b.end)));
-    let mut elements = Vec::with_capacity(listed.len() / 2 + 1);
     let mut listed = listed.into_iter().peekable();
     while let Some(start) = listed.next() {
         // An end without a start is the one that nft(8) puts before the first interval.

@@ -203,6 +203,13 @@ pub enum Key {
 }
 
 impl Key {
+    /// The key of a set's catch-all element (`*`, kernel 5.13), which matches what no other element does. It is only
+    /// listed; it cannot be added.
+    #[must_use]
+    pub fn catch_all() -> Self {
+        Self::Concat(Box::default())
+    }
+
     /// The network this is, an address being the smallest; `None` for ports, concatenations and other ranges.
     #[must_use]
     pub fn net(&self) -> Option<IpNet> {

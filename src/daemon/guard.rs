@@ -22,8 +22,9 @@ use crate::types::{Ban, Decision, Timestamp};
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(60);
-/// Two repairs are at least so far apart, lest two agents (or a script) and we drive each other round.
-const BETWEEN_REPAIRS: Duration = Duration::from_millis(100);
+/// Two repairs are at least so far apart, lest two agents (or a script) and we drive each other round. Half of the time
+/// within which what somebody broke is mended.
+const BETWEEN_REPAIRS: Duration = Duration::from_millis(50);
 
 /// How often what nobody tells about is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -340,6 +341,7 @@ impl Guard {
                     added = counts.added,
                     removed = counts.removed,
                     changed = counts.changed,
+                    ms = now.elapsed().as_millis(),
                     "{} was {who}; repaired",
                     what.name()
                 );

@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod capability;
 mod changes;
+mod commit;
 mod desired;
 mod disjoint;
 pub mod header;
@@ -22,13 +23,14 @@ pub mod ruleset;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent};
 
 pub use self::backend::{Backend, Choice};
 pub use self::changes::{Changes, Counts};
+use self::commit::Clock;
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
 pub use self::legacy::{Legacy, LegacyError};
@@ -68,6 +70,8 @@ pub enum EnforceError {
 pub struct Enforcer {
     connection: Connection,
     ruleset: Ruleset,
+    /// What was found at the start, for the first comparison.
+    found: Option<commit::Found>,
 }
 
 impl Enforcer {
@@ -76,7 +80,7 @@ impl Enforcer {
     /// # Errors
     /// When the kernel has no netfilter netlink, or does not let us.
     pub fn open(layout: Layout) -> io::Result<Self> {
-        Ok(Self { connection: Connection::open()?, ruleset: Ruleset::new(layout) })
+        Ok(Self { connection: Connection::open()?, ruleset: Ruleset::new(layout), found: None })
     }
 
     /// The shape of the table.
@@ -103,25 +107,9 @@ impl Enforcer {
     /// # Errors
     /// When the kernel refuses to list a set.
     pub async fn held(&mut self, now: Timestamp) -> Result<Vec<(SetId, Held)>, ListError> {
-        let begin = Instant::now();
+        let clock = Clock::new(now);
         let elements = self.elements().await?;
-        Ok(read_all(elements, now.saturating_add(begin.elapsed())))
-    }
-
-    /// What the sets hold that are in our table now, also those that an agent with another configuration made.
-    ///
-    /// # Errors
-    /// When the kernel refuses to list a set.
-    pub async fn left_behind(&mut self, now: Timestamp) -> Result<Vec<Held>, ListError> {
-        let begin = Instant::now();
-        let mut all = Vec::new();
-        for set in self.sets().await? {
-            let Some(kind) = Kind::of_name(set.name()) else { continue };
-            let elements = self.connection.elements(&set).await?;
-            let now = now.saturating_add(begin.elapsed());
-            all.extend(elements.into_iter().filter_map(|element| read(kind, element, now)));
-        }
-        Ok(all)
+        Ok(read_all(elements, clock.now()))
     }
 
     /// Whether there is a table of ours, from an agent with any configuration.
@@ -178,35 +166,32 @@ impl Enforcer {
             .any(|(id, all)| all.iter().any(|element| ruleset::net(id.kind, element).is_none())))
     }
 
-    /// Makes the table, its rules and its elements what they should be, in one transaction: at no moment is a ban that
-    /// stays not in force. Returns what was written, to be [read back](Self::read_back).
-    ///
-    /// # Errors
-    /// When the kernel refuses; then nothing has changed.
-    pub async fn reconcile(&mut self, desired: &Desired, now: Timestamp) -> Result<Changes, EnforceError> {
-        let begin = Instant::now();
-        let elements = self.elements().await?;
-        // A set that is being rebuilt cannot be listed for seconds; taken as of before, all ends would seem to be wrong.
-        let now = now.saturating_add(begin.elapsed());
-        let strange = self.is_strange(&elements).await?;
-        let changes = Changes::between(desired, &read_all(elements, now));
+    /// [`reconcile`](Self::reconcile), once, and only on this generation of the ruleset if one is given.
+    async fn reconcile_on(
+        &mut self,
+        generation: Option<u32>,
+        desired: &Desired,
+        clock: &Clock,
+    ) -> Result<Changes, EnforceError> {
+        let (elements, strange, listed) = self.compared(generation).await?;
+        let changes = Changes::between(desired, &read_all(elements, clock.at(listed)));
         if !strange {
-            let mut batch = Batch::new();
+            let mut batch = commit::batch_on(generation);
             self.ruleset.build(&mut batch);
-            changes.write(&mut batch, &self.ruleset, now);
-            match self.connection.commit(&batch).await {
+            changes.write(&mut batch, &self.ruleset, clock.now());
+            match self.commit(&batch).await {
                 Ok(()) => return Ok(changes),
-                Err(e) if e.is_permission() => return Err(e.into()),
+                Err(e) if e.is_permission() || e.is_stale() => return Err(e.into()),
                 // A table of ours with another shape, from another version.
                 Err(e) => tracing::debug!("{e}; replacing the table"),
             }
         }
         // Still one transaction: no ban that stays is out of force for a moment.
-        let mut batch = Batch::new();
+        let mut batch = commit::batch_on(generation);
         self.ruleset.rebuild(&mut batch);
         let all = Changes::between(desired, &[]);
-        all.write(&mut batch, &self.ruleset, now);
-        self.connection.commit(&batch).await?;
+        all.write(&mut batch, &self.ruleset, clock.now());
+        self.commit(&batch).await?;
         Ok(all.counted_as(&changes))
     }
 
@@ -217,7 +202,7 @@ impl Enforcer {
     pub async fn apply(&mut self, changes: &Changes, now: Timestamp) -> Result<(), CommitError> {
         let mut batch = Batch::new();
         changes.write(&mut batch, &self.ruleset, now);
-        self.connection.commit(&batch).await
+        self.commit(&batch).await
     }
 
     /// Removes the table and every ban with it.

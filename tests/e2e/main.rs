@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod check;
+mod hammer;
 mod headers;
 mod hops;
 mod leaks;
@@ -12,6 +13,7 @@ mod legacy;
 mod legacy_headers;
 mod nginx;
 mod packets;
+mod parts;
 mod read_back;
 mod robust;
 mod verify;

@@ -24,6 +24,9 @@ impl fmt::Display for Value {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.values().is_empty() {
+            return f.write_str("*");
+        }
         for (i, value) in self.values().iter().enumerate() {
             let dot = if i == 0 { "" } else { " . " };
             write!(f, "{dot}{value}")?;

@@ -10,3 +10,4 @@ mod golden;
 mod listing;
 mod model;
 mod namespace;
+mod unrest;
