@@ -242,3 +242,27 @@ impl<A: Into<Value>, B: Into<Value>> From<(A, B)> for Key {
         Self::Concat([a.into(), b.into()].into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_covers_the_addresses_in_it() {
+        let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+        let net = Key::from("192.0.2.0/24".parse::<IpNet>().unwrap());
+        let range = Key::One(Value::between(addr("192.0.2.5").into(), addr("192.0.2.9").into()));
+        for (key, address, covered) in [
+            (&net, "192.0.2.255", true),
+            (&net, "192.0.3.0", false),
+            (&range, "192.0.2.5", true),
+            (&range, "192.0.2.9", true),
+            (&range, "192.0.2.10", false),
+            (&range, "::1", false),
+            (&Key::from(addr("::1")), "::1", true),
+            (&Key::from(22u16), "::1", false),
+        ] {
+            assert_eq!(key.covers(addr(address)), covered, "{key:?} {address}");
+        }
+    }
+}

@@ -22,7 +22,7 @@ const CAUSES: usize = 256;
 /// What came through, and how.
 #[derive(Debug, Default)]
 pub(super) struct Leaks {
-    /// Lines in all.
+    /// Lines in all, since the start or the last change of the configuration.
     pub(super) count: u64,
     causes: HashMap<(JailId, Way), Cause>,
 }
@@ -114,9 +114,9 @@ impl Leaks {
         self.causes.values().any(|cause| cause.advice.is_none())
     }
 
-    /// Another configuration may have stopped them, or not: what still leaks is told again.
+    /// Another configuration may have stopped them, or not: what still leaks is told again: all is counted anew.
     pub(super) fn begin_anew(&mut self) {
-        self.causes.clear();
+        *self = Self::default();
     }
 
     /// Lines of one jail.

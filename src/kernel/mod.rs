@@ -6,7 +6,7 @@
 //!
 //! Where the kernel has no nf_tables, [`legacy`] does the same with iptables-legacy and ipset; [`backend`] chooses.
 //!
-//! Bans by an address that is only in an HTTP header will stand beside [`ruleset`] as `header`.
+//! Bans by an address that is only in an HTTP header stand beside these, as [`header`], in transactions of their own.
 
 pub mod backend;
 pub mod capability;

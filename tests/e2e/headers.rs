@@ -457,6 +457,45 @@ fn the_proxy_protocol_is_looked_into_beside_a_matcher() {
     proxy_protocol("headers: { matcher: string, action: drop }", Outcome::Silence);
 }
 
+/// The program also knows version 1, and both on a bridge.
+#[test]
+fn the_proxy_protocol_is_looked_into_by_bpf() {
+    let hops = world("headers: { matcher: bpf }");
+    hops.ban(&[BANNED4, BANNED6]);
+    let version_1 = |line: &str| format!("PROXY {line}\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+    let banned = [
+        version_1("TCP4 203.0.113.66 10.0.0.1 49152 80"),
+        version_1("TCP6 2001:db8:0:66::9 fd00::1 49152 80"),
+        proxied(BANNED4),
+        proxied("2001:db8:0:66::9"),
+    ];
+    let others = [
+        version_1("TCP4 203.0.113.6 10.0.0.1 49152 80"),
+        version_1("TCP6 2001:db8:0:67::9 fd00::1 49152 80"),
+        proxied("203.0.113.6"),
+    ];
+    let ask = |to: &str, head: &[u8]| hops.request_by_proxy_protocol(to, head);
+    for bridge_is_shown in [1, 0] {
+        for setting in ["iptables", "ip6tables"] {
+            hops.set(&format!("net/bridge/bridge-nf-call-{setting}"), bridge_is_shown);
+        }
+        for to in [ROUTED4, ROUTED6, BRIDGED4, BRIDGED6] {
+            for head in &banned {
+                assert_ne!(ask(to, head), Outcome::Answered, "{to} {head:?}\n{}", hops.seen());
+            }
+            for head in &others {
+                assert_eq!(ask(to, head), Outcome::Answered, "{to} {head:?}\n{}", hops.seen());
+            }
+        }
+    }
+    hops.configure("headers: { matcher: bpf, proxy_protocol: false }");
+    hops.said(&["reload"]);
+    for head in &banned {
+        assert_eq!(ask(ROUTED4, head), Outcome::Answered, "{head:?}\n{}", hops.seen());
+    }
+    assert_eq!(hops.request(ROUTED4, &head(&["X-Real-IP: 203.0.113.66"])), Outcome::Reset);
+}
+
 #[test]
 fn nothing_is_looked_into_where_that_is_off() {
     let hops = world("headers: { matcher: off, proxy_protocol: false }");
@@ -465,6 +504,33 @@ fn nothing_is_looked_into_where_that_is_off() {
     assert_eq!(hops.request(ROUTED4, &head(&["X-Real-IP: 203.0.113.66"])), Outcome::Answered);
     let listed = hops.host("nft", &["list", "ruleset"]);
     assert!(!listed.contains("header") && !listed.contains("bridge"), "{listed}");
+}
+
+/// Networks of any length, of which some are in others.
+#[test]
+fn networks_are_banned_by_bpf() {
+    let hops = world("headers: { matcher: bpf }");
+    hops.ban(&["198.51.100.0/22", "2001:db8:100::/40", "--for", "2h"]);
+    hops.ban(&["198.51.101.0/24", "2001:db8:100::/56", "--for", "1h"]);
+    let ask =
+        |address: &str| hops.request(ROUTED4, &head(&[&format!("X-Forwarded-For: 10.0.0.1, {address}")]));
+    let inside = ["198.51.100.1", "198.51.101.255", "198.51.103.9", "2001:db8:1ff::1", "2001:db8:100:ff::1"];
+    for address in inside {
+        assert_eq!(ask(address), Outcome::Reset, "{address}\n{}", hops.seen());
+    }
+    for address in ["198.51.104.1", "198.51.99.255", "2001:db8:200::1", "2001:db8:ff::1"] {
+        assert_eq!(ask(address), Outcome::Answered, "{address}\n{}", hops.seen());
+    }
+    // The wider ban goes on when the narrower one in it is lifted.
+    hops.said(&["unban", "198.51.101.0/24", "2001:db8:100::/56"]);
+    for address in inside {
+        assert_eq!(ask(address), Outcome::Reset, "{address}\n{}", hops.seen());
+    }
+    hops.said(&["unban", "--all"]);
+    for address in inside {
+        assert_eq!(ask(address), Outcome::Answered, "{address}\n{}", hops.seen());
+    }
+    assert_eq!(hops.status()["headers"]["installed"], 0);
 }
 
 #[test]

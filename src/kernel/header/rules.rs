@@ -26,7 +26,9 @@ use crate::kernel::ruleset;
 const TCP: u8 = 6;
 /// What every PROXY protocol header of version 2 begins with (HAProxy's proxy-protocol.txt, section 2.2).
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Where in it the family stands, and its two values with addresses of TCP connections; then the source address.
+/// What one of version 1 begins with.
+const VERSION_1: &[u8] = b"PROXY ";
+/// Where in one of version 2 the family stands, and its two values with addresses of TCP connections; then the source address.
 const FAMILY: u16 = 13;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
@@ -98,7 +100,7 @@ impl HeaderRules {
         if proxy || *look != Look::Not {
             let bases = [("headers_in", Hook::Prerouting), ("headers_out", Hook::Output)]
                 .map(|(name, hook)| base(&inet, name, hook, priority::RAW));
-            sides.push(Side::new(&inet, &bases, can.gate, &sets, look, &config.names, reset && can.reset));
+            sides.push(Side::new(&inet, &bases, can.gate, &sets, look, config, reset && can.reset));
         }
         if let (Some(can_bridge), true) = (&can.bridge, *look != Look::Not) {
             let bridge = Table::new(Family::Bridge, table);
@@ -108,15 +110,7 @@ impl HeaderRules {
             } else {
                 base(&bridge, "headers_bridge", Hook::Forward, priority::BRIDGE_FILTER)
             };
-            sides.push(Side::new(
-                &bridge,
-                &[base],
-                can.gate,
-                &[],
-                look,
-                &config.names,
-                reset && can_bridge.reset,
-            ));
+            sides.push(Side::new(&bridge, &[base], can.gate, &[], look, config, reset && can_bridge.reset));
         }
         Self { sets: sets.into_iter().map(|(_, set)| set).collect(), sides }
     }
@@ -127,6 +121,11 @@ impl HeaderRules {
         of_table
             .flat_map(|side| &side.chains)
             .any(|c| c.name() == chain.name() && c.hooked() == chain.hooked())
+    }
+
+    /// Whether it has a table of family bridge.
+    pub(super) fn has_bridge(&self) -> bool {
+        self.sides.iter().any(|side| !side.is_inet())
     }
 
     /// Writes everything but the bans anew. In one transaction no packet passes between.
@@ -184,7 +183,7 @@ impl Side {
         open: Gate,
         sets: &[(SetId, Set)],
         look: &Look,
-        names: &[String],
+        config: &Headers,
         reset: bool,
     ) -> Self {
         let headers = Chain::new(table, "headers");
@@ -202,6 +201,12 @@ impl Side {
         match look {
             Look::Not => {}
             Look::At { expr, comment } => {
+                if !config.proxy_protocol && open == Gate::Inner {
+                    // One expression that looks into PROXY protocol headers too.
+                    for beginning in [&SIGNATURE[..], VERSION_1] {
+                        rules.push(Rule::new(&headers).payload(PayloadBase::Inner, 0, beginning).return_());
+                    }
+                }
                 rules.push(stop(Rule::new(&headers).expr(expr.clone()).counter(), reset).comment(comment));
             }
             Look::Bans => {
@@ -211,7 +216,7 @@ impl Side {
                     request()
                         .map(|e| Rule::new(&headers).expr(e).jump(&named).comment("a request of HTTP/1")),
                 );
-                for name in names {
+                for name in &config.names {
                     let header = Expr::xt_string(format!("\n{name}:").as_bytes(), true, WINDOW);
                     // Not a jump: a packet with several of them is searched once.
                     rules.extend(header.map(|e| Rule::new(&named).expr(e).goto(&chain).comment(name)));

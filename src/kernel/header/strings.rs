@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
-use nft::{Batch, Chain, Expr, ListedRule, Rule};
+use nft::{Batch, Chain, CommitError, Expr, ListedRule, Rule};
 
 use super::LeftOut;
 use super::patterns::{Pattern, common, patterns};
 use super::rules::{Side, WINDOW, stop};
+use super::tables::Tables;
 use crate::kernel::disjoint::End;
 use crate::types::Timestamp;
 
@@ -46,7 +47,7 @@ impl Strings {
     }
 
     /// This has changed; without an end the ban is gone.
-    pub(super) fn change(&mut self, changes: &[(IpNet, Option<End>)]) {
+    fn change(&mut self, changes: &[(IpNet, Option<End>)]) {
         for (net, end) in changes {
             match end {
                 Some(end) => drop(self.bans.insert(*net, (*end, patterns(*net).is_some()))),
@@ -85,9 +86,23 @@ impl Strings {
         self.installed.len()
     }
 
-    /// Whether the kernel has this already.
-    pub(super) fn has(&self, chosen: &BTreeMap<IpNet, End>) -> bool {
-        self.installed == *chosen
+    /// Makes changes: a ban with its (new) end, or `None` for one that is gone. All of them are one transaction.
+    pub(super) async fn apply(
+        &mut self,
+        tables: &mut Tables,
+        changes: &[(IpNet, Option<End>)],
+        now: Timestamp,
+    ) -> Result<(), CommitError> {
+        self.change(changes);
+        let chosen = self.chosen(now);
+        if self.installed == chosen {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        self.write_changes(&mut batch, &tables.rules().sides, &chosen);
+        tables.connection.commit(&batch).await?;
+        self.done(chosen);
+        Ok(())
     }
 
     /// Writes the rules of all `chosen` bans, over chains that are empty or not there.
@@ -101,7 +116,7 @@ impl Strings {
     }
 
     /// Writes what makes of the installed bans the chosen ones.
-    pub(super) fn write_changes(&self, batch: &mut Batch, sides: &[Side], chosen: &BTreeMap<IpNet, End>) {
+    fn write_changes(&self, batch: &mut Batch, sides: &[Side], chosen: &BTreeMap<IpNet, End>) {
         for side in sides {
             let Some(bans) = &side.bans else { continue };
             // Where the jumps have no names they are all written anew.
@@ -190,5 +205,66 @@ fn write_jumps(batch: &mut Batch, side: &Side, chosen: &BTreeMap<IpNet, End>) {
         };
         let Some(search) = Expr::xt_string(&pattern.bytes, pattern.ignore_case, WINDOW) else { continue };
         batch.add(rule.expr(search).jump(&chain(side, *net)).comment(&net.to_string()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1000);
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn bans(list: &[(&str, Option<i64>)]) -> Vec<(IpNet, End)> {
+        list.iter().map(|(text, end)| (net(text), end.map(Timestamp::from_secs))).collect()
+    }
+
+    fn names(chosen: &BTreeMap<IpNet, End>) -> Vec<String> {
+        chosen.keys().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn those_that_end_last_are_kept() {
+        let mut strings = Strings::new(2);
+        strings.replace(&bans(&[
+            ("192.0.2.1/32", Some(2000)),
+            ("192.0.2.2/32", None),
+            ("192.0.2.3/32", Some(3000)),
+            ("192.0.2.4/32", Some(1000)),
+            ("2001:db8::/56", None),
+        ]));
+        let chosen = strings.chosen(NOW);
+        assert_eq!(names(&chosen), ["192.0.2.2/32", "192.0.2.3/32"]);
+        strings.done(chosen);
+        let left = strings.left_out(NOW);
+        assert_eq!((left.too_many, left.unsayable, left.count()), (1, 1, 2), "what is over is not left out");
+        // A prolonged one takes the place of one that ends before it, and one that is gone leaves its place.
+        strings.change(&[(net("192.0.2.1/32"), Some(Some(Timestamp::from_secs(4000))))]);
+        assert_eq!(names(&strings.chosen(NOW)), ["192.0.2.1/32", "192.0.2.2/32"]);
+        strings.change(&[(net("192.0.2.2/32"), None)]);
+        assert_eq!(names(&strings.chosen(NOW)), ["192.0.2.1/32", "192.0.2.3/32"]);
+    }
+
+    #[test]
+    fn of_those_that_end_together_it_is_always_the_same_ones() {
+        let all: Vec<(IpNet, End)> = (0..100).map(|n| (net(&format!("192.0.2.{n}/32")), None)).collect();
+        let chosen = |all: &[(IpNet, End)]| {
+            let mut strings = Strings::new(10);
+            strings.replace(all);
+            names(&strings.chosen(NOW))
+        };
+        let turned: Vec<(IpNet, End)> = all.iter().rev().copied().collect();
+        assert_eq!(chosen(&all), chosen(&turned));
+        assert_eq!(chosen(&all).len(), 10);
+    }
+
+    #[test]
+    fn a_ban_has_a_chain_that_nft_can_name() {
+        assert_eq!(chain_name(net("203.0.113.7/32")), "header_ban_203.0.113.7");
+        assert_eq!(chain_name(net("2001:db8::/64")), "header_ban_2001-db8--/64");
+        assert!(super::super::is_header_chain(&chain_name(net("::/128"))));
     }
 }
