@@ -317,3 +317,30 @@ async fn added_again() {
     }
     assert!(after.iter().flat_map(|rule| &rule.exprs).any(|expr| *expr == Expr::COUNTER), "counts from zero");
 }
+
+/// ipset is a part of netfilter of its own, asked over the same socket: what comes after is answered as before.
+#[test]
+fn ipset_tells_its_types() {
+    enter(async {
+        let mut conn = Connection::open().unwrap();
+        for family in [Family::Ip, Family::Ip6] {
+            assert!(conn.ipset_type("hash:net", family).await.unwrap() > 0, "{family}");
+        }
+        assert!(conn.ipset_type("hash:nothing", Family::Ip).await.unwrap_err().raw_os_error().is_some());
+        assert_eq!(conn.flowtables().await.unwrap(), []);
+        assert_eq!(conn.tables().await.unwrap(), []);
+    });
+}
+
+/// Where `reject` may stand is looked at when a batch is committed: who asks whether a table could be made is not told.
+#[test]
+fn a_probe_does_not_look_at_the_hook_of_a_reject() {
+    enter(async {
+        let mut conn = Connection::open().unwrap();
+        let chain = Chain::new(&table(), "c").base(ChainType::Filter, Hook::Postrouting, priority::FILTER);
+        let mut batch = Batch::new();
+        batch.add(table()).add(&chain).add(Rule::new(&chain).reject(Reject::TcpReset));
+        assert!(conn.probe(&batch).await.unwrap().iter().all(Result::is_ok));
+        assert!(conn.commit(&batch).await.unwrap_err().is_not_supported());
+    });
+}

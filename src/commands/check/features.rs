@@ -72,7 +72,9 @@ fn used_for(feature: Feature) -> &'static str {
         Feature::Owner => "a table that nobody else can change",
         Feature::Persist => "such a table that outlives the agent",
         Feature::RejectInet => "header bans that end the connection at once (headers.action: reset)",
-        Feature::RejectBridge => "the same, between containers on one bridge",
+        Feature::RejectBridge => {
+            "header bans that end the connection at once between containers on one bridge"
+        }
         Feature::InnerHeader => "telling packets with a request head from others, and PROXY protocol headers",
         Feature::BpfInet => "header bans by a BPF program",
         Feature::BpfIp => "nothing of ours: family inet is enough",
@@ -115,7 +117,7 @@ fn instead(feature: Feature) -> &'static str {
             "a byte behind a TCP header of the usual length decides, and PROXY protocol headers are not looked at"
         }
         Feature::BpfInet | Feature::BpfLoad => {
-            "a rule for each ban (match string), for up to headers.max_rules bans"
+            "a rule for each ban (headers.matcher: auto or string), for up to headers.max_rules bans"
         }
         Feature::StringInet => "a BPF program, or iptables-legacy",
         Feature::BrNetfilter | Feature::BrNetfilterCall => {

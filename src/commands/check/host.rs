@@ -48,7 +48,7 @@ pub(super) fn capabilities(held: &Privileges, calls: &Calls) -> Vec<Finding> {
     let each = [
         (Capability::NetAdmin, "changing nf_tables", true, Mark::No),
         (Capability::Bpf, "loading the program of header bans", calls.bpf, Mark::Heed),
-        (Capability::Perfmon, "the same, which computes with addresses", calls.bpf, Mark::Heed),
+        (Capability::Perfmon, "the same program, which computes with addresses", calls.bpf, Mark::Heed),
         (Capability::DacReadSearch, "reading logs of others", calls.logs, Mark::Heed),
     ];
     let finding = |(capability, used_for, needed, missing): (Capability, &str, bool, Mark)| {
