@@ -169,6 +169,18 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
+    /// Prove that an address is blocked: try it against a copy of the installed ruleset
+    Verify {
+        /// An address, or a network of which one address is tried
+        #[arg(value_name = "ADDRESS|CIDR")]
+        address: String,
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Have the agent read its configuration again
     Reload {
         /// Where the configuration is.

@@ -23,6 +23,19 @@ pub struct HostError(#[from] nix::errno::Errno);
 /// # Errors
 /// When the kernel refuses to list the interfaces.
 pub fn own_networks() -> Result<Vec<IpNet>, HostError> {
+    let mut nets = BTreeSet::from_iter(local_networks()?);
+    let routes4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let routes6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    nets.extend(gateways4(&routes4).map(|a| IpNet::from(IpAddr::V4(a))));
+    nets.extend(gateways6(&routes6).map(|a| IpNet::from(IpAddr::V6(a))));
+    Ok(nets.into_iter().collect())
+}
+
+/// The host's own addresses and the networks of its bridges: what is inside of this host. A gateway is not.
+///
+/// # Errors
+/// When the kernel refuses to list the interfaces.
+pub fn local_networks() -> Result<Vec<IpNet>, HostError> {
     let mut nets = BTreeSet::new();
     for interface in nix::ifaddrs::getifaddrs()? {
         let Some(address) = interface.address.as_ref().and_then(ip) else { continue };
@@ -34,10 +47,6 @@ pub fn own_networks() -> Result<Vec<IpNet>, HostError> {
             nets.insert(net.trunc());
         }
     }
-    let routes4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let routes6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-    nets.extend(gateways4(&routes4).map(|a| IpNet::from(IpAddr::V4(a))));
-    nets.extend(gateways6(&routes6).map(|a| IpNet::from(IpAddr::V6(a))));
     Ok(nets.into_iter().collect())
 }
 

@@ -86,6 +86,8 @@ const KEYS: &[&str] = &[
     "defaults",
     "jails",
     "filters",
+    "backend",
+    "headers",
     "paths",
     "limits",
     "leaks",
@@ -101,6 +103,11 @@ const KEYS: &[&str] = &[
     "ipv6_prefix",
     "ports",
     "timezone",
+    "names",
+    "action",
+    "matcher",
+    "max_rules",
+    "proxy_protocol",
     "state",
     "control",
     "offenders",
@@ -149,6 +156,7 @@ fn the_packaged_configuration_has_no_mistake_and_says_the_defaults() {
         (&packaged.paths, &packaged.limits, &packaged.leaks, &packaged.log),
         (&silent.paths, &silent.limits, &silent.leaks, &silent.log)
     );
+    assert_eq!((packaged.backend, &packaged.headers), (silent.backend, &silent.headers));
     let defaults = DEFAULT_CONFIG.split("jails:").next().unwrap();
     let stated = parse(&format!("{defaults}\njails: {{ npm-404: {{ logpath: /a }} }}"));
     assert_eq!(stated.jails, silent.jails);

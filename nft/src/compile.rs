@@ -26,6 +26,13 @@ pub(crate) fn exprs(family: Family, statements: &[Statement]) -> Vec<Expr> {
                 compare(*inverted, with, len, &mut out);
                 known.learn(statement);
             }
+            Statement::Before(end) => {
+                let (from, to) = (Register::FIRST, Register::FIRST);
+                out.push(Expr::Meta { to, key: MetaKey::Time });
+                // The kernel compares byte by byte, and gives the time in the host's order.
+                out.push(Expr::ToNetworkOrder { from, to, len: 8, size: 8 });
+                out.push(Expr::Cmp { from, op: CmpOp::Lt, value: end.to_be_bytes().into() });
+            }
             Statement::Counter => out.push(Expr::COUNTER),
             Statement::Verdict(verdict) => out.push(Expr::Verdict(verdict.clone())),
             Statement::Reject(reject) => {
@@ -190,6 +197,11 @@ fn compare(inverted: bool, with: &Operand, len: u8, out: &mut Vec<Expr>) {
             return;
         }
         Operand::Bytes(bytes) => bytes.clone(),
+        Operand::Range(first, last) => {
+            out.push(Expr::Cmp { from: Register::FIRST, op: CmpOp::Ge, value: first.clone() });
+            out.push(Expr::Cmp { from: Register::FIRST, op: CmpOp::Le, value: last.clone() });
+            return;
+        }
         Operand::Net(net) => {
             if net.prefix_len() < net.max_prefix_len() {
                 mask(net.prefix_len(), len, out);

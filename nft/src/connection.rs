@@ -9,6 +9,7 @@ use crate::chain::Chain;
 use crate::commit::{CommitError, Rejection};
 use crate::element::{self, Element, Listed};
 use crate::encode::{self, Encoded, Mode};
+use crate::flowtable::Flowtable;
 use crate::kernel::Kernel;
 use crate::list::ListError;
 use crate::rule::ListedRule;
@@ -94,7 +95,8 @@ impl Connection {
 
     /// Asks what the kernel would say to each change, in order, without changing anything and without anybody being
     /// notified. A change that builds on a refused one is refused as well. This is how capabilities are found out;
-    /// with more than some hundred changes the answers may not fit the socket.
+    /// with more than some hundred changes the answers may not fit the socket. What the kernel looks at when a batch is
+    /// committed is not told, such as whether `reject` may stand at a base chain's hook.
     ///
     /// # Errors
     /// When the batch as a whole is refused, e.g. for want of `CAP_NET_ADMIN`.
@@ -169,6 +171,23 @@ impl Connection {
         // Kernels before 6.x list the chains of all tables.
         chains.retain(|c| c.family == table.family && c.table == table.name);
         Ok(chains)
+    }
+
+    /// All flowtables.
+    ///
+    /// # Errors
+    /// See [`ListError`].
+    pub async fn flowtables(&mut self) -> Result<Vec<Flowtable>, ListError> {
+        let what = || "flowtables".to_owned();
+        self.list(
+            sys::NFT_MSG_GETFLOWTABLE,
+            sys::NLM_F_DUMP,
+            0,
+            what,
+            |_| {},
+            |m, all| all.extend(Flowtable::read(m)),
+        )
+        .await
     }
 
     /// The named sets of a table; maps are not among them.
@@ -267,7 +286,34 @@ impl Connection {
         Err(ListError::Interrupted { what: what() })
     }
 
+    /// Asks another part of netfilter one question; `kind` says which part, too.
+    pub(crate) async fn ask<T>(
+        &mut self,
+        kind: u16,
+        family: u8,
+        request: impl Fn(&mut Writer),
+        read: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Vec<T>> {
+        match self.ask_once(kind, 0, family, request, read).await? {
+            Answer::Whole(found) => Ok(found),
+            Answer::Interrupted => Err(io::ErrorKind::Interrupted.into()),
+            Answer::Errno(errno, _) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
     pub(crate) async fn list_once<T>(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        request: impl Fn(&mut Writer),
+        read: impl Fn(&Message<'_>, &mut Vec<T>),
+    ) -> io::Result<Answer<T>> {
+        let kind = (sys::NFNL_SUBSYS_NFTABLES << 8) | kind;
+        self.ask_once(kind, flags, family, request, read).await
+    }
+
+    async fn ask_once<T>(
         &mut self,
         kind: u16,
         flags: u16,
@@ -283,7 +329,7 @@ impl Connection {
         let mut w = Writer::new();
         // A single question is answered without acknowledgement when it succeeds: with one, its end is seen.
         let flags = if dump { flags } else { flags | sys::NLM_F_ACK };
-        w.nft_message(kind, flags, seq, family, request);
+        w.message(kind, flags, seq, family, 0, request);
         self.socket.send(w.as_bytes()).await?;
         self.dumping = dump;
         let mut found = Vec::new();

@@ -219,6 +219,15 @@ impl Key {
         }
     }
 
+    /// Whether this is an address, or a network or range of them, that `address` is of.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        match self {
+            Self::One(value) => value.covers(address),
+            Self::Concat(_) => false,
+        }
+    }
+
     /// The fields.
     #[must_use]
     pub fn values(&self) -> &[Value] {
@@ -238,5 +247,29 @@ impl<T: Into<Value>> From<T> for Key {
 impl<A: Into<Value>, B: Into<Value>> From<(A, B)> for Key {
     fn from((a, b): (A, B)) -> Self {
         Self::Concat([a.into(), b.into()].into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_covers_the_addresses_in_it() {
+        let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+        let net = Key::from("192.0.2.0/24".parse::<IpNet>().unwrap());
+        let range = Key::One(Value::between(addr("192.0.2.5").into(), addr("192.0.2.9").into()));
+        for (key, address, covered) in [
+            (&net, "192.0.2.255", true),
+            (&net, "192.0.3.0", false),
+            (&range, "192.0.2.5", true),
+            (&range, "192.0.2.9", true),
+            (&range, "192.0.2.10", false),
+            (&range, "::1", false),
+            (&Key::from(addr("::1")), "::1", true),
+            (&Key::from(22u16), "::1", false),
+        ] {
+            assert_eq!(key.covers(addr(address)), covered, "{key:?} {address}");
+        }
     }
 }

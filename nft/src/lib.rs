@@ -80,6 +80,7 @@
 //!   ruleset back that `nft list ruleset` printed.
 
 mod batch;
+pub mod bpf;
 pub mod chain;
 mod commit;
 mod compile;
@@ -89,7 +90,9 @@ mod encode;
 mod event;
 pub mod expr;
 pub mod fake;
+mod flowtable;
 mod get;
+mod ipset;
 mod kernel;
 mod key;
 mod list;
@@ -113,6 +116,7 @@ pub use connection::Connection;
 pub use element::{COMMENT_MAX, Counter, Element, Misfit};
 pub use event::{Event, Subject, Watcher};
 pub use expr::{Expr, PayloadBase, Reject, Verdict};
+pub use flowtable::Flowtable;
 pub use kernel::Kernel;
 pub use key::{Key, KeyType, KeyTypes};
 pub use list::ListError;

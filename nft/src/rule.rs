@@ -54,12 +54,7 @@ impl Rule {
     /// `ip6 saddr & ffff:ffff:ffff:ffff:: == @set`, for a prefix of 64: the set holds the networks' first addresses.
     #[must_use]
     pub fn ip6_saddr_masked_in(self, prefix: u8, set: &Set) -> Self {
-        self.push(Statement::Match {
-            fields: vec![Field::Ip6Saddr],
-            prefix: Some(prefix.min(128)),
-            inverted: false,
-            with: Operand::Set(Arc::clone(&set.name)),
-        })
+        self.field_masked_in(Field::Ip6Saddr, prefix, set)
     }
 
     /// `ip saddr 192.0.2.0/24`, or `ip6 saddr 2001:db8::/32`
@@ -131,6 +126,30 @@ impl Rule {
     pub fn payload(self, base: PayloadBase, offset: u16, bytes: &[u8]) -> Self {
         let bytes = &bytes[..bytes.len().min(16)];
         self.field_is(Field::Raw { base, offset, len: bytes.len() as u8 }, bytes)
+    }
+
+    /// `@ih,0,8 0xd-0x7e`: a value from the first to the last, which have the field's length, in the packet's byte order.
+    #[must_use]
+    pub fn field_between(self, field: Field, first: &[u8], last: &[u8]) -> Self {
+        self.matches(field, false, Operand::Range(first.into(), last.into()))
+    }
+
+    /// `meta time < "2030-01-02 03:04:05"`, given in seconds since the Unix epoch. Since Linux 5.4.
+    #[must_use]
+    pub fn before(self, end: u64) -> Self {
+        self.push(Statement::Before(end.saturating_mul(1_000_000_000)))
+    }
+
+    /// `field & mask == @set`, for a mask of so many leading bits: the set holds networks' first addresses.
+    #[must_use]
+    pub fn field_masked_in(self, field: Field, prefix: u8, set: &Set) -> Self {
+        let with = Operand::Set(Arc::clone(&set.name));
+        self.push(Statement::Match {
+            fields: vec![field],
+            prefix: Some(prefix.min(128)),
+            inverted: false,
+            with,
+        })
     }
 
     /// `field @set`
@@ -307,6 +326,27 @@ impl ListedRule {
             == (rule.family, &rule.table, &rule.chain, &rule.comment)
             && self.exprs.len() == wanted.len()
             && self.exprs.iter().zip(&wanted).all(|(a, b)| a.does_the_same(b))
+    }
+
+    /// A rule that does this, to be added to a chain of the same name, in another network namespace perhaps. Counters
+    /// begin at zero.
+    ///
+    /// What the kernel does not list cannot be in it: the program of a [`match bpf`](crate::bpf::Program::expr) must be
+    /// put in again, in place of that expression, and sets without names are not there.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        let again = |expr: &Expr| match expr {
+            Expr::Counter { .. } => Expr::COUNTER,
+            expr => expr.clone(),
+        };
+        Rule {
+            family: self.family,
+            table: Arc::clone(&self.table),
+            chain: Arc::clone(&self.chain),
+            handle: None,
+            statements: self.exprs.iter().map(|expr| Statement::Expr(again(expr))).collect(),
+            comment: self.comment.clone(),
+        }
     }
 
     pub(crate) fn read(message: &Message<'_>) -> Option<Self> {

@@ -56,6 +56,8 @@ pub(crate) enum Operand {
     Set(Arc<str>),
     /// This, of the field's length.
     Bytes(Box<[u8]>),
+    /// Anything from the first to the last, both of the field's length.
+    Range(Box<[u8]>, Box<[u8]>),
     /// The addresses of a network.
     Net(IpNet),
 }
@@ -71,6 +73,8 @@ pub(crate) enum Statement {
         inverted: bool,
         with: Operand,
     },
+    /// The time of day is before this: nanoseconds since the Unix epoch.
+    Before(u64),
     Counter,
     Verdict(Verdict),
     Reject(Reject),

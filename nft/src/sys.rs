@@ -31,6 +31,7 @@ pub(crate) const NLMSGERR_ATTR_OFFS: u16 = 2;
 pub(crate) const NLA_F_NESTED: u16 = 0x8000;
 pub(crate) const NLA_TYPE_MASK: u16 = 0x3fff;
 
+pub(crate) const NFNL_SUBSYS_IPSET: u16 = 6;
 pub(crate) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub(crate) const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 pub(crate) const NFNL_MSG_BATCH_END: u16 = 17;
@@ -54,6 +55,9 @@ pub(crate) const NFT_MSG_GETSETELEM: u16 = 13;
 pub(crate) const NFT_MSG_DELSETELEM: u16 = 14;
 pub(crate) const NFT_MSG_NEWGEN: u16 = 15;
 pub(crate) const NFT_MSG_GETGEN: u16 = 16;
+#[cfg(test)]
+pub(crate) const NFT_MSG_NEWFLOWTABLE: u16 = 22;
+pub(crate) const NFT_MSG_GETFLOWTABLE: u16 = 23;
 pub(crate) const NFT_MSG_DESTROYTABLE: u16 = 26;
 pub(crate) const NFT_MSG_DESTROYCHAIN: u16 = 27;
 pub(crate) const NFT_MSG_DESTROYRULE: u16 = 28;

@@ -49,6 +49,19 @@ impl Value {
         }
     }
 
+    pub(crate) fn covers(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Addr(one) => *one == address,
+            Self::Net(net) => net.contains(&address),
+            Self::Range(first, last) => match (&**first, &**last) {
+                // Of another family it is before or after all of a range's.
+                (Self::Addr(first), Self::Addr(last)) => (first..=last).contains(&&address),
+                _ => false,
+            },
+            Self::Service(_) | Self::Proto(_) | Self::Bytes(_) => false,
+        }
+    }
+
     /// First and last value; the same for a single one.
     pub(crate) fn bounds(&self) -> (Raw, Raw) {
         match self {

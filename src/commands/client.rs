@@ -113,8 +113,9 @@ pub(super) fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()
     if rows.is_empty() {
         return print("nobody is banned");
     }
-    let mut table =
-        vec![["OFFENDER", "JAIL", "SINCE", "UNTIL", "OFFENSES", "PACKETS", "WHY"].map(str::to_owned)];
+    let mut table = vec![
+        ["OFFENDER", "JAIL", "SINCE", "UNTIL", "OFFENSES", "PACKETS", "HEADERS", "WHY"].map(str::to_owned),
+    ];
     for ban in rows {
         table.push([
             text(&ban["offender"]).to_owned(),
@@ -122,11 +123,16 @@ pub(super) fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()
             text(&ban["since"]).to_owned(),
             until(&ban["until"]).to_owned(),
             ban["offenses"].to_string(),
-            ban["packets"].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            count(&ban["packets"]),
+            count(&ban["header_packets"]),
             text(&ban["evidence"]).to_owned(),
         ]);
     }
     print(&columns(&table))
+}
+
+fn count(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string())
 }
 
 /// `stockade status`.

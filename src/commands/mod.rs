@@ -4,10 +4,12 @@ mod check;
 mod client;
 mod demo;
 mod explain;
+mod link;
 mod log;
 mod replay;
 mod status;
 mod test;
+mod verify;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -45,6 +47,7 @@ pub fn run(cli: Cli) -> Result<()> {
             replay::run(&config.config, &logs, jail.as_deref(), json)
         }
         Command::Explain { line, jail, config } => explain::run(&config.config, &line, jail.as_deref()),
+        Command::Verify { address, config, json } => verify::run(&config.config, &address, json),
         Command::Reload { config } => client::reload(&config.config),
         Command::Stop { flush, config } => client::stop(&config.config, flush),
         Command::Ping { config } => client::ping(&config.config),

@@ -27,6 +27,7 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         text(&status["uptime"])
     )?;
     write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
+    write!(out, ", backend {} ({})", text(&kernel["backend"]), text(&kernel["reason"]))?;
     if kernel["repairs"].as_u64() > Some(0) {
         write!(out, ", repaired {} times, last {}", kernel["repairs"], text(&kernel["last_repair"]))?;
     }
@@ -41,6 +42,10 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     if let Some(error) = kernel["error"].as_str() {
         writeln!(out, "kernel error: {error}")?;
     }
+    if let Some(problem) = kernel["problem"].as_str() {
+        writeln!(out, "kernel problem: {problem}")?;
+    }
+    headers(out, &status["headers"])?;
     let leaks = &status["leaks"];
     if leaks["count"].as_u64() > Some(0) {
         writeln!(out, "leaks: {} requests of offenders that were banned already", leaks["count"])?;
@@ -58,6 +63,29 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     }
     for warning in list(&status["warnings"]) {
         writeln!(out, "warning: {}", text(warning))?;
+    }
+    Ok(())
+}
+
+fn headers(out: &mut String, headers: &Value) -> std::fmt::Result {
+    let Some(matcher) = headers["matcher"].as_str() else { return Ok(()) };
+    write!(out, "headers: matcher {matcher}")?;
+    if let Some(why) = headers["reason"].as_str().filter(|why| !why.is_empty()) {
+        write!(out, " ({why})")?;
+    }
+    writeln!(out, ", {} bans, {} packets stopped", headers["installed"], headers["packets"])?;
+    if let Some(error) = headers["error"].as_str() {
+        writeln!(out, "headers error: {error}")?;
+    }
+    for reason in list(&headers["left_out"]["reasons"]) {
+        writeln!(out, "headers warning: {}", text(reason))?;
+    }
+    let examples: Vec<&str> = list(&headers["left_out"]["examples"]).iter().map(text).collect();
+    if !examples.is_empty() {
+        writeln!(out, "headers warning: left out are {}", examples.join(", "))?;
+    }
+    for note in list(&headers["notes"]) {
+        writeln!(out, "headers note: {}", text(note))?;
     }
     Ok(())
 }
@@ -132,9 +160,14 @@ mod tests {
     fn a_status_for_a_person() {
         let status = json!({
             "version": "0.1.0", "state": "enforcing", "uptime": "1h2m", "warnings": [],
+            "kernel": {"state": "enforcing", "bans": 2, "backend": "nft", "reason": "the kernel has it", "repairs": 1, "missing": 2, "last_repair": "changed by nft (pid 7)", "error": null},
+            "headers": {
+                "matcher": "string", "reason": "bpf: operation not permitted", "installed": 1, "packets": 7, "error": null,
+                "left_out": {"count": 2, "reasons": ["2 bans hold by source alone: they are too many"], "examples": ["192.0.2.1"]},
+                "notes": ["requests are dropped"],
+            },
             "leaks": {"count": 3, "causes": [{"jail": "npm", "peer": "10.0.0.1", "count": 2, "last": "2026-01-01T00:00:00Z",
                 "last_offender": "192.0.2.1", "advice": "deny it there"}]},
-            "kernel": {"state": "enforcing", "bans": 2, "repairs": 1, "missing": 2, "last_repair": "changed by nft (pid 7)", "error": null},
             "jails": [{
                 "jail": "npm", "policy": "15 in 1m, 10m", "lines": 120, "lines_per_second": 3, "offenses": 20,
                 "missed": 0, "bans": 1, "bans_total": 2, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
@@ -145,8 +178,12 @@ mod tests {
         });
         insta::assert_snapshot!(super::render(&status), @r"
         stockade 0.1.0, enforcing, up 1h2m
-        kernel: enforcing, 2 bans, repaired 1 times, last changed by nft (pid 7)
+        kernel: enforcing, 2 bans, backend nft (the kernel has it), repaired 1 times, last changed by nft (pid 7)
         kernel: 2 bans were not there after it had taken them, and were written again
+        headers: matcher string (bpf: operation not permitted), 1 bans, 7 packets stopped
+        headers warning: 2 bans hold by source alone: they are too many
+        headers warning: left out are 192.0.2.1
+        headers note: requests are dropped
         leaks: 3 requests of offenders that were banned already
           npm, 10.0.0.1: 2 times, last 2026-01-01T00:00:00Z by 192.0.2.1: deny it there
 

@@ -7,6 +7,7 @@
 mod cursor;
 pub mod duration;
 pub mod filter;
+mod headers;
 pub mod names;
 mod ports;
 mod raw;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::headers::{Backend, HeaderAction, Headers, MatcherChoice};
 pub use self::names::AllowEntry;
 pub use self::report::{ConfigError, Location, Remark};
 use crate::filter::definition::Definition;
@@ -44,6 +46,10 @@ pub struct Config {
     pub ignoreip: Vec<AllowEntry>,
     /// May speak for others: who is behind them stands in the line.
     pub trusted_proxies: Vec<AllowEntry>,
+    /// What enforces bans by the packet's source.
+    pub backend: Backend,
+    /// Bans by an address in a request head.
+    pub headers: Headers,
     /// Where the agent keeps its own files.
     pub paths: Paths,
     /// Bounds on memory.

@@ -4,14 +4,26 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cursor::{Cursor, nearest};
+use super::headers::{self, RawHeaders};
 use super::names::{self, AllowEntry};
 use super::report::{Location, Report, shown};
-use super::{From, LogFormat, LogLevel, duration, filter, ports};
+use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports};
 use crate::filter::definition::Definition;
 use crate::types::BanTime;
 
-const TOP: &[&str] =
-    &["ignoreip", "trusted_proxies", "defaults", "jails", "filters", "paths", "limits", "leaks", "log"];
+const TOP: &[&str] = &[
+    "ignoreip",
+    "trusted_proxies",
+    "defaults",
+    "jails",
+    "filters",
+    "backend",
+    "headers",
+    "paths",
+    "limits",
+    "leaks",
+    "log",
+];
 
 const JAIL: &[&str] = &[
     "enabled",
@@ -46,6 +58,8 @@ pub(super) struct RawConfig {
     pub(super) defaults: RawJail,
     pub(super) jails: Vec<RawNamed<RawJail>>,
     pub(super) filters: Vec<RawNamed<Definition>>,
+    pub(super) backend: Option<Backend>,
+    pub(super) headers: RawHeaders,
     pub(super) state: Option<PathBuf>,
     pub(super) control: Option<PathBuf>,
     pub(super) offenders: Option<u64>,
@@ -103,6 +117,10 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
     }
     if let Some(c) = top.get("filters") {
         raw.filters = named(&c, "filter", report, |c, r| Some(filter::read(c, r)));
+    }
+    raw.backend = top.read("backend", report, headers::backend);
+    if let Some(c) = top.get("headers") {
+        raw.headers = headers::read(&c, report);
     }
     if let Some(c) = top.get("paths") {
         let paths = c.section(&["state", "control"], report);

@@ -45,6 +45,8 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         filters: filters.known.into_iter().filter_map(|(name, found)| Some((name, found?))).collect(),
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
+        backend: raw.backend.unwrap_or_default(),
+        headers: raw.headers.resolve(),
         paths: Paths {
             state: raw.state.unwrap_or_else(|| PathBuf::from(STATE)),
             control: raw.control.unwrap_or_else(|| PathBuf::from(CONTROL)),

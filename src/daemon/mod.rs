@@ -2,6 +2,7 @@
 
 mod batch;
 mod guard;
+mod headers;
 pub mod jails;
 mod leaks;
 mod orders;
@@ -36,6 +37,7 @@ use crate::control::{self, Call, Server};
 use crate::engine::{Engine, Limits, Verdict};
 use crate::follow::Options;
 use crate::host;
+use crate::kernel::backend;
 use crate::types::{Decision, JailId, Timestamp};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
@@ -123,14 +125,18 @@ impl Agent {
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
-        let mut guard = Guard::open(jails.layout())?;
+        let choice = backend::choose(config.backend, &jails.layout()).await?;
+        let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
         let counts = guard.settle(&engine, &registry).await?;
         tracing::info!(
             jails = jails.jails.len(),
             bans = taken,
             removed = counts.removed,
-            "table inet stockade is up"
+            backend = guard.choice.backend.word(),
+            "{} is up: {}",
+            guard.choice.backend.place(),
+            guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
         let (worker, batches) = Worker::start(plan(&jails), options)?;
@@ -181,6 +187,7 @@ impl Agent {
             if self.looked.elapsed() >= LONGEST_SLEEP {
                 self.looked = Instant::now();
                 self.look_around();
+                self.guard.headers.sweep();
                 self.look_at_the_host().await;
             }
         }
@@ -286,6 +293,7 @@ impl Agent {
     async fn carry_out(&mut self) -> Vec<Decision> {
         let decisions: Vec<Decision> = std::iter::from_fn(|| self.engine.poll_decision()).collect();
         self.guard.carry_out(&decisions, &self.engine, &self.registry).await;
+        self.guard.headers.carry_out(&decisions, &self.engine).await;
         if decisions.is_empty() {
             return decisions;
         }
@@ -315,16 +323,19 @@ impl Agent {
         let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(jails.warnings.iter().cloned());
         let running = &self.config;
-        if (&config.paths, config.limits, config.log) != (&running.paths, running.limits, running.log) {
-            warnings.push("paths, limits and log take effect at the next start".to_owned());
+        if (&config.paths, config.backend, config.limits, config.log)
+            != (&running.paths, running.backend, running.limits, running.log)
+        {
+            warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
         }
+        self.guard.headers.reconfigure(&config.headers, &jails.layout());
         let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
             tracing::error!("{e:#}; trying again");
-            warnings.push(format!("nf_tables is not in line with it yet: {e:#}; the agent keeps trying"));
+            warnings.push(format!("the kernel is not in line with it yet: {e:#}; the agent keeps trying"));
         }
-        let Config { paths, limits, log, .. } = self.config.clone();
-        (self.jails, self.config) = (jails, Config { paths, limits, log, ..config });
+        let Config { backend, paths, limits, log, .. } = self.config.clone();
+        (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
         self.told.clear();
         self.leaks.begin_anew();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");

@@ -16,10 +16,15 @@ impl Agent {
     pub(super) async fn request(&mut self, request: Request, reply: oneshot::Sender<Response>) {
         let response = match request {
             Request::Ping => Response::Ok(json!("pong")),
-            Request::Status { jail } => self.of_jail(jail.as_deref(), |agent, only| {
-                let snapshot = agent.worker.as_ref().map(super::Worker::snapshot).unwrap_or_default();
-                status::status(agent, snapshot, only)
-            }),
+            Request::Status { jail } => {
+                let packets = self.guard.headers.packets().await;
+                self.of_jail(jail.as_deref(), |agent, only| {
+                    let snapshot = agent.worker.as_ref().map(super::Worker::snapshot).unwrap_or_default();
+                    let mut status = status::status(agent, snapshot, only);
+                    status["headers"] = agent.guard.headers.status(&packets);
+                    status
+                })
+            }
             Request::Bans { jail } => self.bans(jail.as_deref()).await,
             Request::Ban { jail, offenders, time, reason, force } => {
                 self.ban(&jail, &offenders, time.as_deref(), reason.as_deref(), force).await
@@ -59,6 +64,7 @@ impl Agent {
     async fn bans(&mut self, jail: Option<&str>) -> Response {
         let now = clock::now();
         let packets = self.guard.packets(now).await;
+        let in_headers = self.guard.headers.packets().await;
         self.of_jail(jail, |agent, only| {
             let mut bans: Vec<&Ban> =
                 agent.engine.bans().filter(|ban| only.is_none_or(|id| id == ban.jail)).collect();
@@ -66,6 +72,7 @@ impl Agent {
             let list = bans.into_iter().map(|ban| {
                 let mut value = agent.ban_value(ban);
                 value["packets"] = json!(packets.of(ban));
+                value["header_packets"] = json!(agent.guard.headers.of_ban(&in_headers, ban));
                 value
             });
             Value::Array(list.collect())

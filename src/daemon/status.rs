@@ -30,6 +30,9 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
         "tracked": agent.engine.tracked(),
         "kernel": {
             "state": state,
+            "backend": agent.guard.choice.backend.word(),
+            "reason": agent.guard.choice.why,
+            "problem": agent.guard.problem(),
             "bans": agent.engine.bans().count(),
             "repairs": agent.guard.repairs,
             "last_repair": agent.guard.last_repair,

@@ -18,6 +18,7 @@ mod examine;
 mod fields;
 mod format;
 mod matcher;
+mod origin;
 mod pattern;
 pub mod timestamp;
 
@@ -25,3 +26,4 @@ pub use self::client::{Attribution, Trust};
 pub use self::compile::{CompileError, Filter};
 pub use self::examine::{Examination, Outcome};
 pub use self::matcher::{Counts, Hit, Matcher};
+pub use self::origin::Origin;

@@ -140,6 +140,23 @@ impl Changes {
         self.counts
     }
 
+    /// Elements of a hash set that are to be there from now on, and those that are to go.
+    pub(super) fn hashed(&self, id: SetId) -> (impl Iterator<Item = &(IpNet, Want)>, &[IpNet]) {
+        let set = self.hashed.get(&id);
+        let new = set.into_iter().flat_map(|set| set.replace.iter().chain(&set.add));
+        (new, set.map_or(&[], |set| set.remove.as_slice()))
+    }
+
+    /// All that an interval set is to hold from now on; `None` where nothing changes.
+    pub(super) fn interval(&self, id: SetId) -> Option<&[(IpNet, Want)]> {
+        self.intervals.get(&id).map(Vec::as_slice)
+    }
+
+    /// Nothing, but as if so much had been found different.
+    pub(super) fn counted(counts: Counts) -> Self {
+        Self { counts, ..Self::default() }
+    }
+
     /// What is added, set by set.
     pub(super) fn written(&self) -> impl Iterator<Item = (SetId, impl Iterator<Item = &(IpNet, Want)>)> {
         let hashed = self.hashed.iter().map(|(id, hashed)| (*id, &hashed.replace[..], &hashed.add[..]));

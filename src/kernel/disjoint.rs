@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::types::Timestamp;
 
 /// When an element ends; `None` for never.
-pub(super) type End = Option<Timestamp>;
+pub type End = Option<Timestamp>;
 
 /// Whether `a` ends later than `b`; never is later than any time.
 #[must_use]

@@ -4,14 +4,19 @@
 //! difference as one batch. A start, a failed commit, a `nft flush ruleset` by somebody else and a new configuration
 //! are the same repair. Between repairs, decisions are committed as they come, in microseconds.
 //!
-//! Bans by an address that is only in an HTTP header, and the legacy backend for kernels without nf_tables, will stand
-//! beside [`ruleset`] as `header` and `legacy`.
+//! Where the kernel has no nf_tables, [`legacy`] does the same with iptables-legacy and ipset; [`backend`] chooses.
+//!
+//! Bans by an address that is only in an HTTP header stand beside these, as [`header`], in transactions of their own.
 
+pub mod backend;
+pub mod capability;
 mod changes;
 mod commit;
 mod desired;
 mod disjoint;
+pub mod header;
 mod layout;
+pub mod legacy;
 mod packets;
 mod read_back;
 pub mod ruleset;
@@ -23,10 +28,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent};
 
+pub use self::backend::{Backend, Choice};
 pub use self::changes::{Changes, Counts};
 use self::commit::Clock;
 pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
+pub use self::legacy::{Legacy, LegacyError};
 pub use self::packets::Packets;
 pub use self::read_back::ReadBack;
 pub use self::ruleset::Ruleset;
@@ -54,6 +61,9 @@ pub enum EnforceError {
     /// A change was refused.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The same of iptables-legacy and ipset.
+    #[error(transparent)]
+    Legacy(#[from] LegacyError),
 }
 
 /// Holds the socket, and the shape of the table.
@@ -100,6 +110,14 @@ impl Enforcer {
         let clock = Clock::new(now);
         let elements = self.elements().await?;
         Ok(read_all(elements, clock.now()))
+    }
+
+    /// Whether there is a table of ours, from an agent with any configuration.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list it.
+    pub async fn is_there(&mut self) -> Result<bool, ListError> {
+        Ok(!self.sets().await?.is_empty())
     }
 
     /// The whole table, with what its sets hold, to be printed.

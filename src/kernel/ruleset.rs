@@ -13,6 +13,7 @@ use nft::{
     Table, TableContent, priority,
 };
 
+use super::header::{HeaderRules, is_header_chain};
 use super::layout::{Kind, Layout, SetId};
 
 /// The table's name, in family inet.
@@ -37,7 +38,12 @@ impl Ruleset {
     /// The table for this layout.
     #[must_use]
     pub fn new(layout: Layout) -> Self {
-        let table = Table::new(Family::Inet, TABLE);
+        Self::in_table(layout, Table::new(Family::Inet, TABLE))
+    }
+
+    /// The same in another table, to ask what the kernel says to it without being in the way of ours.
+    #[must_use]
+    pub fn in_table(layout: Layout, table: Table) -> Self {
         let sets: Vec<(SetId, Set)> =
             layout.sets().map(|id| (id, bans(&table, &layout.name(id), id.kind))).collect();
         let prerouting =
@@ -78,10 +84,10 @@ impl Ruleset {
         bans.chain(self.ports.iter().map(|(set, _)| set)).any(|set| set.name() == name)
     }
 
-    /// Whether it has a chain of this name.
+    /// Whether it has a chain of this name, or one about headers may have it.
     #[must_use]
     pub fn has_chain(&self, name: &str) -> bool {
-        self.chains.iter().any(|chain| chain.name() == name)
+        is_header_chain(name) || self.chains.iter().any(|chain| chain.name() == name)
     }
 
     /// The sets that hold bans.
@@ -149,6 +155,15 @@ impl fmt::Display for Ruleset {
 }
 
 impl Ruleset {
+    /// As `nft list table inet stockade` and then `nft list table bridge stockade` print it, without bans, but with the rules
+    /// for request heads.
+    #[must_use]
+    pub fn with_headers(&self, headers: &HeaderRules) -> String {
+        format!("{}\n{headers}", headers.beside(self.with_elements(&BTreeMap::new())))
+    }
+}
+
+impl Ruleset {
     /// The whole table with these elements in its sets, to be printed.
     #[must_use]
     pub fn with_elements(&self, elements: &BTreeMap<SetId, Vec<Element>>) -> TableContent {
@@ -186,7 +201,7 @@ pub(super) fn net(kind: Kind, element: &Element) -> Option<IpNet> {
     }
 }
 
-fn bans(table: &Table, name: &str, kind: Kind) -> Set {
+pub(super) fn bans(table: &Table, name: &str, kind: Kind) -> Set {
     let key = if kind.is_ipv6() { KeyType::Ipv6Addr } else { KeyType::Ipv4Addr };
     let set = Set::new(table, name, key).timeout().counter();
     if kind.is_interval() { set.interval() } else { set }

@@ -1,6 +1,8 @@
 //! The command line as a person meets it: the real binary, its output, its exit codes. Nothing here needs root.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod check;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -166,6 +168,20 @@ fn exit_codes_are_as_documented() {
 }
 
 #[test]
+fn verify_refuses_what_no_packet_comes_from() {
+    let place = Place::new();
+    assert_eq!(place.failed(&["verify"]).0, 2);
+    let (code, said) = place.failed(&["verify", "localhost"]);
+    assert_eq!((code, said.as_str()), (2, "stockade: \"localhost\" is no address and no network\n"));
+    let (code, said) = place.failed(&["verify", "127.0.0.1"]);
+    assert_eq!(code, 2);
+    assert_eq!(
+        said,
+        "stockade: 127.0.0.1 cannot be tried: it is a loopback address, and no packet from a network comes from there\n"
+    );
+}
+
+#[test]
 fn every_mistake_of_a_configuration_is_told_at_once() {
     let place = Place::new();
     place.write("config.yaml", "jails:\n  web:\n    filter: npm-40\n    logpath: x.log\n    maxrety: 3\n");
@@ -238,7 +254,7 @@ fn the_ruleset_is_printed_as_nft_would() {
     assert_eq!(place.said(&["check", "--print-ruleset"]), include_str!("../golden/one-jail.nft"));
     let config = fs::read_to_string(place.dir().join("config.yaml")).unwrap();
     let two = format!(
-        "{config}  ssh:\n    filter: sshd\n    logpath: /var/log/auth.log\n    ports: [ssh, 2222]\n    ipv6_prefix: 56\n"
+        "headers: {{ matcher: string }}\n{config}  ssh:\n    filter: sshd\n    logpath: /var/log/auth.log\n    ports: [ssh, 2222]\n    ipv6_prefix: 56\n"
     );
     place.write("config.yaml", &two);
     assert_eq!(place.said(&["check", "--print-ruleset"]), include_str!("../golden/ports.nft"));

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stockade::config::filter::definition;
-use stockade::config::{AllowEntry, From, Jail, Leaks, Limits, Log, LogFormat, LogLevel, Paths};
+use stockade::config::{
+    AllowEntry, Backend, From, HeaderAction, Headers, Jail, Leaks, Limits, Log, LogFormat, LogLevel,
+    MatcherChoice, Paths,
+};
 use stockade::filter::definition::{Clause, Definition, Pattern};
 use stockade::types::BanTime;
 
@@ -37,6 +40,8 @@ jails:
   npm-404: { logpath: /a, from: start, enabled: yes, findtime: 90, bantime: 1d12h }
   off: { filter: mine, logpath: /a, enabled: off }
 filters: { mine: { failregex: ['^a <HOST>$', '^b <HOST>$'], ignoreregex: c, timezone: UTC } }
+backend: nft
+headers: { names: [True-Client-IP, true-client-ip, X-Real-IP], action: drop, matcher: off, max_rules: 7, proxy_protocol: no }
 paths: { state: /s, control: /c/s }
 limits: { offenders: 1000, line: 4096 }
 leaks: { grace: 1m }
@@ -45,6 +50,15 @@ log: { level: debug, format: json }
     let config = parse(text);
     assert_eq!(nets(&config.ignoreip), ["192.0.2.1/32", "2001:db8::/32", "self"]);
     assert_eq!(nets(&config.trusted_proxies), ["10.0.0.0/8"]);
+    assert_eq!(config.backend, Backend::Nft);
+    let headers = Headers {
+        names: vec!["true-client-ip".into(), "x-real-ip".into()],
+        action: HeaderAction::Drop,
+        matcher: MatcherChoice::Off,
+        max_rules: 7,
+        proxy_protocol: false,
+    };
+    assert_eq!(config.headers, headers);
     assert_eq!(config.paths, Paths { state: "/s".into(), control: "/c/s".into() });
     assert_eq!(config.limits, Limits { offenders: 1000, line: 4096 });
     assert_eq!(config.leaks, Leaks { grace: Duration::from_secs(60) });

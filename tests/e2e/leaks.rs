@@ -8,6 +8,7 @@ use crate::{NPM_JAIL, SOON, nginx};
 const BEHIND_A_PROXY: &str = "
 trusted_proxies: [loopback, 203.0.113.77]
 leaks: { grace: 1s }
+headers: { matcher: off, proxy_protocol: off }
 jails:
   app:
     filter: app

@@ -23,11 +23,15 @@ fn nft_file(world: &World, script: &str) {
     world.server("nft", &["-f", file.to_str().unwrap()]);
 }
 
+/// nft(8) cannot read rules about request heads back that it has listed itself: `nft -f` of a ruleset that was saved
+/// with them fails as a whole. So these tests are without them; see headers.rs for how those are repaired.
+const NO_HEADERS: &str = "headers: { matcher: off, proxy_protocol: false }\n";
+
 /// A world with an agent and bans of every kind.
 fn world() -> World {
     let mut world = World::new();
     nginx::start(&mut world);
-    world.start_agent(NPM_JAIL);
+    world.start_agent(&format!("{NO_HEADERS}{NPM_JAIL}"));
     let out = world.stockade(&[
         "ban",
         "npm",
@@ -179,7 +183,7 @@ fn a_hundred_thousand_bans_are_taken_over() {
     const MANY: u32 = 100_000;
     let mut world = World::new();
     nginx::start(&mut world);
-    world.start_agent(&NPM_JAIL.replace("from: start", "from: end"));
+    world.start_agent(&format!("{NO_HEADERS}{}", NPM_JAIL.replace("from: start", "from: end")));
     let table = world.table();
     assert!(world.stockade(&["stop"]).status.success());
     assert!(eventually(SOON, || world.stockade(&["ping"]).status.code() == Some(3)));

@@ -191,7 +191,7 @@ impl Drop for World {
     }
 }
 
-fn ip(args: &[&str]) {
+pub(crate) fn ip(args: &[&str]) {
     let out = Command::new("ip").args(args).output().unwrap();
     assert!(out.status.success(), "ip {}: {}", args.join(" "), text(&out));
 }

@@ -27,6 +27,8 @@ pub enum MetaKey {
     Nfproto,
     /// The transport protocol, behind any IPv6 extension headers, 1 byte.
     L4proto,
+    /// The time of day: nanoseconds since the Unix epoch, 8 bytes in the host's order. Since Linux 5.4.
+    Time,
     /// Another: the kernel's number.
     Other(u32),
 }
@@ -40,6 +42,7 @@ impl MetaKey {
             Self::Oifname => 7,
             Self::Nfproto => 15,
             Self::L4proto => 16,
+            Self::Time => 30,
             Self::Other(n) => n,
         }
     }
@@ -52,6 +55,7 @@ impl MetaKey {
             7 => Self::Oifname,
             15 => Self::Nfproto,
             16 => Self::L4proto,
+            30 => Self::Time,
             n => Self::Other(n),
         }
     }
@@ -66,6 +70,7 @@ impl fmt::Display for MetaKey {
             Self::Oifname => f.write_str("oifname"),
             Self::Nfproto => f.write_str("nfproto"),
             Self::L4proto => f.write_str("l4proto"),
+            Self::Time => f.write_str("time"),
             Self::Other(n) => write!(f, "{n}"),
         }
     }

@@ -11,6 +11,7 @@
 //! four, and answers with them, so equal registers are written equally.
 
 mod bitwise;
+mod byteorder;
 mod cmp;
 mod compat;
 mod counter;
@@ -19,6 +20,7 @@ mod lookup;
 mod meta;
 mod payload;
 mod reject;
+mod string;
 
 use std::fmt;
 use std::sync::Arc;
@@ -87,6 +89,17 @@ pub enum Expr {
         /// As long as the value.
         xor: Box<[u8]>,
     },
+    /// `to = hton(from)`: numbers in the host's order become comparable byte by byte.
+    ToNetworkOrder {
+        /// Where from.
+        from: Register,
+        /// Where to.
+        to: Register,
+        /// Bytes of all numbers together.
+        len: u32,
+        /// Bytes of each: 2, 4 or 8.
+        size: u32,
+    },
     /// The rule ends here unless the comparison holds.
     Cmp {
         /// What is compared.
@@ -151,6 +164,7 @@ impl Expr {
             Self::Payload { .. } => "payload",
             Self::Meta { .. } => "meta",
             Self::Bitwise { .. } => "bitwise",
+            Self::ToNetworkOrder { .. } => "byteorder",
             Self::Cmp { .. } => "cmp",
             Self::Lookup { .. } => "lookup",
             Self::Counter { .. } => "counter",
@@ -168,6 +182,7 @@ impl Expr {
             Self::Payload { to, base, offset, len } => payload::write(w, *to, *base, *offset, *len),
             Self::Meta { to, key } => meta::write(w, *to, *key),
             Self::Bitwise { from, to, mask, xor } => bitwise::write(w, *from, *to, mask, xor),
+            Self::ToNetworkOrder { from, to, len, size } => byteorder::write(w, *from, *to, *len, *size),
             Self::Cmp { from, op, value } => cmp::write(w, *from, *op, value),
             Self::Lookup { set, from, inverted } => lookup::write(w, set, *from, *inverted),
             Self::Counter { packets, bytes } => counter::write(w, *packets, *bytes),
@@ -188,6 +203,7 @@ impl Expr {
             "payload" => payload::read(d),
             "meta" => meta::read(d),
             "bitwise" => bitwise::read(d),
+            "byteorder" => byteorder::read(d),
             "cmp" => cmp::read(d),
             "lookup" => lookup::read(d),
             "counter" => counter::read(d),
@@ -210,6 +226,9 @@ impl fmt::Display for Expr {
             Self::Meta { to, key } => write!(f, "[ meta load {key} => reg {} ]", to.0),
             Self::Bitwise { from, to, mask, xor } => {
                 write!(f, "[ bitwise reg {} = ( reg {} & {} ) ^ {} ]", to.0, from.0, Hex(mask), Hex(xor))
+            }
+            Self::ToNetworkOrder { from, to, len, size } => {
+                write!(f, "[ byteorder reg {} = hton(reg {}, {len}, {size}) ]", to.0, from.0)
             }
             Self::Cmp { from, op, value } => write!(f, "[ cmp {} reg {} {} ]", op.word(), from.0, Hex(value)),
             Self::Lookup { set, from, inverted } => {

@@ -73,6 +73,7 @@ fn text(statement: &Statement, known: &Known) -> String {
             out.push_str(&operand(fields, with));
             out
         }
+        Statement::Before(end) => format!("meta time < \"{}\"", date(end / 1_000_000_000)),
         Statement::Counter => "counter packets 0 bytes 0".to_owned(),
         Statement::Verdict(verdict) => verdict.to_string(),
         Statement::Reject(Reject::TcpReset) if needs_tcp(known) => {
@@ -125,6 +126,7 @@ fn field_name(field: Field, known: &Known) -> String {
 fn operand(fields: &[Field], with: &Operand) -> String {
     match with {
         Operand::Set(set) => format!("@{set}"),
+        Operand::Range(first, last) => format!("{}-{}", number(first), number(last)),
         Operand::Net(net) => Value::from(*net).to_string(),
         Operand::Bytes(bytes) => match (fields.first(), &**bytes) {
             (Some(Field::Nfproto), [2]) => "ipv4".to_owned(),
@@ -149,6 +151,26 @@ fn operand(fields: &[Field], with: &Operand) -> String {
     }
 }
 
+/// A point in time as nft(8) writes it where the time zone is UTC: `2030-01-02 03:04:05`. The days are counted as in
+/// Howard Hinnant's "chrono-compatible low-level date algorithms", in eras of 400 years that begin in March.
+fn date(seconds: u64) -> String {
+    const ERA: u64 = 146_097;
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / ERA, days % ERA);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!(
+        "{:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
+        era * 400 + year + carry,
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 /// A hexadecimal number without leading zeros.
 fn number(bytes: &[u8]) -> String {
     let hex = Hex(bytes).to_string();
@@ -160,6 +182,12 @@ fn mask(fields: &[Field], prefix: u8) -> String {
     let net = match fields.first() {
         Some(Field::IpSaddr | Field::IpDaddr) => {
             Ipv4Net::new(Ipv4Addr::UNSPECIFIED, prefix.min(32)).map(IpNet::from)
+        }
+        Some(Field::Raw { len, .. }) => {
+            let bits: Vec<u8> = (0..u32::from(*len))
+                .map(|i| !0xffu8.checked_shr(u32::from(prefix).saturating_sub(i * 8).min(8)).unwrap_or(0))
+                .collect();
+            return number(&bits);
         }
         _ => Ipv6Net::new(Ipv6Addr::UNSPECIFIED, prefix.min(128)).map(IpNet::from),
     };

@@ -109,6 +109,14 @@ fn stockade() -> Batch {
             .payload(PayloadBase::Inner, 0, b"\r\n\r\n\0\r\nQUIT\n")
             .payload(PayloadBase::Inner, 13, &[0x11])
             .drop(),
+        Rule::new(&pre)
+            .meta_l4proto(6)
+            .field_between(Field::Raw { base: PayloadBase::Inner, offset: 0, len: 1 }, &[0x0d], &[0x7e])
+            .drop(),
+        Rule::new(&pre).before(1_893_553_445).accept(),
+        Rule::new(&pre).before(951_782_399).accept(),
+        Rule::new(&pre).before(951_868_800).accept(),
+        Rule::new(&pre).before(4_107_542_399).accept(),
         Rule::new(&pre).field_not_in(Field::IpDaddr, &nets4).return_(),
         Rule::new(&pre).iifname("lo").accept(),
         Rule::new(&pre).field_is_not(Field::Iifname, b"veth0\0\0\0\0\0\0\0\0\0\0\0").return_(),

@@ -9,7 +9,7 @@ use nft::{
     Reject, Rule, Set, Table, Value, priority,
 };
 
-use crate::namespace::{enter, nft_script};
+use crate::namespace::{enter, nft, nft_script};
 
 fn net(text: &str) -> Key {
     text.parse::<IpNet>().unwrap().into()
@@ -189,6 +189,7 @@ fn our_rules_are_recognised_in_a_listing() {
         let set = Set::new(&t, "s", [KeyType::Ipv6Addr, KeyType::InetService]);
         let prefixes = Set::new(&t, "p", KeyType::Ipv6Addr);
         let (pre, sub) = (Chain::new(&t, "pre"), Chain::new(&t, "sub"));
+        let raw = Field::Raw { base: nft::PayloadBase::Inner, offset: 16, len: 16 };
         let rules = [
             Rule::new(&pre)
                 .fields_in(&[Field::Ip6Saddr, Field::TcpDport], &set)
@@ -198,6 +199,11 @@ fn our_rules_are_recognised_in_a_listing() {
             Rule::new(&pre).saddr("192.0.2.0/25".parse::<IpNet>().unwrap()).goto(&sub),
             Rule::new(&pre).iifname("lo").field_not_in(Field::Ip6Daddr, &prefixes).return_(),
             Rule::new(&sub).meta_l4proto(6).payload(nft::PayloadBase::Inner, 3, b"xyz").accept(),
+            Rule::new(&sub).before(4_102_444_800).drop(),
+            Rule::new(&sub)
+                .field_masked_in(raw, 60, &prefixes)
+                .field_between(raw, &[1; 16], &[2; 16])
+                .accept(),
         ];
         let mut batch = Batch::new();
         batch.add(&t).add(&set).add(&prefixes).add(&pre).add(&sub);
@@ -218,6 +224,11 @@ fn our_rules_are_recognised_in_a_listing() {
                     rule.exprs()
                 );
             }
+        }
+        // nft cannot read such a rule back, whose set has a type: it compares what both print.
+        let printed = nft(&["list", "chain", "inet", "t", "sub"]);
+        for rule in rules.iter().filter(|rule| rule.chain() == "sub") {
+            assert!(printed.contains(&rule.to_string()), "{rule}\n{printed}");
         }
         // By its handle one rule goes, and no other.
         let mut batch = Batch::new();
@@ -268,5 +279,68 @@ fn what_is_not_there_is_not_found() {
         assert!(conn.chains(&table()).await.unwrap().is_empty());
         assert!(conn.rules(&table()).await.unwrap().is_empty());
         assert!(conn.tables().await.unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_listed_rule_is_added_again() {
+    enter(added_again());
+}
+
+async fn added_again() {
+    nft_script(
+        "table inet t {
+            set s { type ipv4_addr; flags timeout; }
+            chain c { counter comment \"jumped to\"; }
+            chain pre {
+                type filter hook prerouting priority raw; policy accept;
+                ip saddr @s counter packets 7 bytes 700 drop
+                ip6 saddr & ffff:: == 2001:: tcp dport 22 reject with tcp reset
+                meta l4proto tcp jump c
+                ct state new limit rate 5/second log prefix \"x\" accept
+            }
+        }",
+    );
+    let mut conn = Connection::open().unwrap();
+    let before = conn.rules(&table()).await.unwrap();
+    assert_eq!(before.len(), 5);
+    let mut batch = Batch::new();
+    batch.flush(table());
+    for rule in &before {
+        batch.add(rule.rule());
+    }
+    conn.commit(&batch).await.unwrap();
+    let after = conn.rules(&table()).await.unwrap();
+    assert_eq!(after.len(), 5);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(after.is(&before.rule()), "{before:?} became {after:?}");
+    }
+    assert!(after.iter().flat_map(|rule| &rule.exprs).any(|expr| *expr == Expr::COUNTER), "counts from zero");
+}
+
+/// ipset is a part of netfilter of its own, asked over the same socket: what comes after is answered as before.
+#[test]
+fn ipset_tells_its_types() {
+    enter(async {
+        let mut conn = Connection::open().unwrap();
+        for family in [Family::Ip, Family::Ip6] {
+            assert!(conn.ipset_type("hash:net", family).await.unwrap() > 0, "{family}");
+        }
+        assert!(conn.ipset_type("hash:nothing", Family::Ip).await.unwrap_err().raw_os_error().is_some());
+        assert_eq!(conn.flowtables().await.unwrap(), []);
+        assert_eq!(conn.tables().await.unwrap(), []);
+    });
+}
+
+/// Where `reject` may stand is looked at when a batch is committed: who asks whether a table could be made is not told.
+#[test]
+fn a_probe_does_not_look_at_the_hook_of_a_reject() {
+    enter(async {
+        let mut conn = Connection::open().unwrap();
+        let chain = Chain::new(&table(), "c").base(ChainType::Filter, Hook::Postrouting, priority::FILTER);
+        let mut batch = Batch::new();
+        batch.add(table()).add(&chain).add(Rule::new(&chain).reject(Reject::TcpReset));
+        assert!(conn.probe(&batch).await.unwrap().iter().all(Result::is_ok));
+        assert!(conn.commit(&batch).await.unwrap_err().is_not_supported());
     });
 }

@@ -33,7 +33,12 @@ pub(crate) fn enter_with(test: impl FnOnce(&Runtime)) {
 
 /// Runs `nft` with these arguments in this namespace and gives what it printed.
 pub(crate) fn nft(args: &[&str]) -> String {
-    let output = Command::new("nft").args(args).stdin(Stdio::null()).output().expect("nft(8) is needed");
+    let output = Command::new("nft")
+        .env("TZ", "UTC")
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("nft(8) is needed");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "nft {args:?}: {stderr}");
     String::from_utf8(output.stdout).expect("UTF-8")
@@ -42,8 +47,12 @@ pub(crate) fn nft(args: &[&str]) -> String {
 /// Feeds a script to `nft -f -`.
 pub(crate) fn nft_script(script: &str) {
     use std::io::Write as _;
-    let mut child =
-        Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft(8) is needed");
+    let mut child = Command::new("nft")
+        .env("TZ", "UTC")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("nft(8) is needed");
     child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("nft reads");
     assert!(child.wait().expect("nft ends").success(), "nft refused:\n{script}");
 }
