@@ -160,6 +160,16 @@ impl HeaderGuard {
         bans.remove().await.context("failed to remove the header bans")
     }
 
+    /// What looks into heads; `off` when nothing does.
+    pub(super) fn matcher(&self) -> &str {
+        match &self.bans {
+            Ok(bans) if bans.state().error.is_none() && !bans.state().matcher.is_empty() => {
+                bans.state().matcher
+            }
+            _ => "off",
+        }
+    }
+
     /// For `status`.
     pub(super) fn status(&self, packets: &HashMap<IpNet, u64>) -> Value {
         let state = match &self.bans {

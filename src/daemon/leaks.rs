@@ -59,6 +59,8 @@ pub(super) struct Facts<'a> {
     /// Packets that the ban has stopped; `None` where its element is not in the kernel.
     pub(super) stopped: Option<u64>,
     pub(super) namespace: Namespace,
+    /// What looks into request heads; `off` when nothing does.
+    pub(super) matcher: &'a str,
 }
 
 /// Which network namespace this process is in.
@@ -181,23 +183,37 @@ impl Way {
 
     /// What would stop them.
     pub(super) fn advice(self, facts: &Facts<'_>) -> String {
-        const HEADERS: &str = "only header bans see its address there (is a matcher active? see `stockade check`, and \
-                               headers.matcher), and nothing sees it where the proxy speaks TLS to the application";
         match self {
             Self::Direct => direct(facts),
             Self::Proxy(proxy) => {
-                format!("the packets carry {proxy}: {HEADERS}; else deny the address in the proxy itself")
-            }
-            Self::Cloudflare => {
                 format!(
-                    "the packets carry Cloudflare's addresses: {HEADERS}; else block the address at Cloudflare"
+                    "the packets carry {proxy}: {}; else deny the address in the proxy itself",
+                    headers(facts)
                 )
             }
+            Self::Cloudflare => format!(
+                "the packets carry Cloudflare's addresses: {}; else block the address at Cloudflare",
+                headers(facts)
+            ),
             Self::Unknown => format!(
-                "the log gives only the list that a proxy wrote: {HEADERS}; else deny the address in the proxy or at Cloudflare"
+                "the log gives only the list that a proxy wrote: {}; else deny the address in the proxy or at Cloudflare",
+                headers(facts)
             ),
         }
     }
+}
+
+/// What header bans, the only ones that see an address in a head, have to do with it.
+fn headers(facts: &Facts<'_>) -> String {
+    if facts.matcher == "off" {
+        return "only header bans see its address there, and they are off (see headers.matcher, and `stockade check`)"
+            .to_owned();
+    }
+    format!(
+        "header bans (matcher {}) did not see its address: does the proxy speak TLS or HTTP/2 to the application, does it \
+         pass the address on in a header that headers.names does not name, or do its packets not pass here?",
+        facts.matcher
+    )
 }
 
 fn direct(facts: &Facts<'_>) -> String {
@@ -325,8 +341,9 @@ mod tests {
 
     #[test]
     fn the_advice_goes_by_what_is_known() {
-        let advice =
-            |way: Way, ports: &[u16], stopped, namespace| way.advice(&Facts { ports, stopped, namespace });
+        let advice = |way: Way, ports: &[u16], stopped, namespace| {
+            way.advice(&Facts { ports, stopped, namespace, matcher: "off" })
+        };
         let has = |text: String, words: &[&str], lacks: &[&str]| {
             assert!(words.iter().all(|w| text.contains(w)), "{text}");
             assert!(!lacks.iter().any(|w| text.contains(w)), "{text}");
@@ -350,8 +367,14 @@ mod tests {
         let proxy = Way::Proxy("10.0.0.1".parse().unwrap());
         has(
             advice(proxy, &[], None, Namespace::Host),
-            &["carry 10.0.0.1", "headers.matcher", "TLS", "deny"],
-            &[],
+            &["carry 10.0.0.1", "headers.matcher", "deny"],
+            &["TLS"],
+        );
+        let seen = Facts { ports: &[], stopped: None, namespace: Namespace::Host, matcher: "bpf" };
+        has(
+            proxy.advice(&seen),
+            &["carry 10.0.0.1", "matcher bpf", "TLS", "headers.names", "deny"],
+            &["off"],
         );
         has(advice(Way::Cloudflare, &[], None, Namespace::Host), &["at Cloudflare"], &["in the proxy"]);
     }

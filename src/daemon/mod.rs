@@ -277,7 +277,8 @@ impl Agent {
             });
             let running = self.jails.jails.iter().find(|ready| ready.id == jail);
             let ports = running.map_or(&[][..], |ready| &ready.jail.ports);
-            let advice = way.advice(&leaks::Facts { ports, stopped, namespace });
+            let matcher = self.guard.headers.matcher();
+            let advice = way.advice(&leaks::Facts { ports, stopped, namespace, matcher });
             let jail = self.registry.name(jail).unwrap_or("?");
             tracing::warn!(
                 jail,
