@@ -90,6 +90,9 @@ pub(super) fn head_function(asm: &mut Asm, this: Label, [block, byte, look4, loo
     put_own(asm, shared::BLOCK, R::R1);
     put_own(asm, shared::VALUE, R::R1);
     put_own(asm, shared::ONE_WORD, R::R1);
+    for at in (0..shared::BYTES_LENGTH as i16).step_by(8) {
+        asm.store(D, R::STACK, SHARED + shared::BYTES + at, R::R1);
+    }
     for slot in shared::WORD {
         put_own(asm, slot, R::R1);
     }
@@ -120,6 +123,10 @@ pub(super) fn head_function(asm: &mut Asm, this: Label, [block, byte, look4, loo
     asm.imm64(R::R3, u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 0, 0]));
     asm.and(R::R1, R::R3);
     asm.jump_if(R::R1, Eq, R::R2, version1);
+    // Answers are as many as requests.
+    asm.lsh(R::R1, 32);
+    asm.rsh(R::R1, 32);
+    asm.jump_if(R::R1, Eq, i32::from_ne_bytes(*b"HTTP"), no);
     for at in 1..SHORTEST as i16 {
         let more = asm.label();
         asm.load(B, R::R1, R::STACK, BYTES + at);

@@ -55,8 +55,13 @@ pub(super) const VALUE: Slot = Slot(156);
 /// 1 when only the first word of the value counts.
 pub(super) const ONE_WORD: Slot = Slot(164);
 
+/// Bytes of the value that were read at once: so many at a time.
+pub(super) const BYTES: i16 = 168;
+/// How many those are, a power of two.
+pub(super) const BYTES_LENGTH: i32 = 16;
+
 /// Bytes in all.
-pub(super) const SIZE: i16 = 168;
+pub(super) const SIZE: i16 = 184;
 
 /// The word is no address.
 pub(super) const INVALID: i32 = 1;

@@ -5,16 +5,17 @@
 //! it is looked up: 203.0.113.7 is not found in 203.0.113.77. A port behind an IPv4 address and a zone behind an IPv6
 //! address are not part of it.
 
-use nft::bpf::{Asm, Cond, Label, Reg, Size};
+use nft::bpf::{Asm, Cond, Label, Reg, Size, helper};
 
 use Cond::{Eq, Ge, Gt, Le, Lt, Ne, Set};
 use Reg as R;
 use Size::B;
 
-use super::program::load_bytes;
-use super::shared::{self, COLON, COMPLETE, INVALID, LETTER, PAIR, get, put};
+use super::shared::{self, BYTES_LENGTH, COLON, COMPLETE, INVALID, LETTER, PAIR, get, put};
 
-const DELIMITERS: &[u8] = b" ,\r\n\t;\"[]=";
+/// Below 64, so that they are bits of a number.
+const DELIMITERS: &[u8] = b" ,\r\n\t;\"=";
+const BRACKETS: &[u8] = b"[]";
 
 /// Begins a new word; R1 is lost.
 pub(super) fn begin(asm: &mut Asm, shared: Reg) {
@@ -46,27 +47,46 @@ fn flags(asm: &mut Asm, shared: Reg, set: i32, clear: i32) {
 
 /// `long byte(u32 n, struct shared *s)`: the nth byte of the value.
 pub(super) fn byte_function(asm: &mut Asm, this: Label, word: Label, group: Label) {
-    const BYTE: i16 = -8;
     let [digit, letter, dot, colon, end_of_word, end_of_line, on, stop] = [(); 8].map(|()| asm.label());
     let [not_digit, count, lone, gap, complete, invalid] = [(); 6].map(|()| asm.label());
+    let [there, rest, beyond] = [(); 3].map(|()| asm.label());
     asm.function(this, "byte");
     asm.mov(R::R6, R::R2);
+    asm.mov(R::R7, R::R1);
+    asm.and(R::R7, BYTES_LENGTH - 1);
     get(asm, R::R2, R::R6, shared::VALUE);
     asm.add(R::R2, R::R1);
     asm.mov(R::R8, i32::from(b'\n'));
-    get(asm, R::R1, R::R6, shared::LENGTH);
-    asm.jump_if(R::R2, Ge, R::R1, end_of_line);
+    get(asm, R::R4, R::R6, shared::LENGTH);
+    asm.jump_if(R::R2, Ge, R::R4, end_of_line);
+    // The next bytes are read when the last are used up.
+    asm.jump_if(R::R7, Ne, 0, there);
+    asm.sub(R::R4, R::R2);
+    asm.jump_if(R::R4, Lt, 1, end_of_line);
+    asm.jump_if(R::R4, Lt, BYTES_LENGTH, rest);
+    asm.mov(R::R4, BYTES_LENGTH);
+    asm.place(rest);
     get(asm, R::R1, R::R6, shared::BASE);
     asm.add(R::R2, R::R1);
     get(asm, R::R1, R::R6, shared::SKB);
-    load_bytes(asm, BYTE, 1);
+    asm.mov(R::R3, R::R6);
+    asm.add(R::R3, i32::from(shared::BYTES));
+    asm.call(helper::SKB_LOAD_BYTES);
     asm.jump_if(R::R0, Ne, 0, end_of_line);
-    asm.load(B, R::R8, R::STACK, BYTE);
+    asm.place(there);
+    asm.mov(R::R1, R::R6);
+    asm.add(R::R1, R::R7);
+    asm.load(B, R::R8, R::R1, shared::BYTES);
     asm.jump_if(R::R8, Lt, i32::from(b'0'), not_digit);
     asm.jump_if(R::R8, Le, i32::from(b'9'), digit);
     asm.place(not_digit);
-    for delimiter in DELIMITERS {
-        asm.jump_if(R::R8, Eq, i32::from(*delimiter), end_of_word);
+    asm.jump_if(R::R8, Ge, 64, beyond);
+    asm.imm64(R::R1, DELIMITERS.iter().fold(0, |bits, byte| bits | 1 << *byte));
+    asm.rsh(R::R1, R::R8);
+    asm.jump_if(R::R1, Set, 1, end_of_word);
+    asm.place(beyond);
+    for bracket in BRACKETS {
+        asm.jump_if(R::R8, Eq, i32::from(*bracket), end_of_word);
     }
     get(asm, R::R9, R::R6, shared::FLAGS);
     asm.jump_if(R::R9, Set, INVALID | COMPLETE, on);
