@@ -20,8 +20,8 @@ use crate::kernel::{
 use crate::types::{Ban, Decision, Timestamp};
 
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(60);
+pub(super) const FIRST_RETRY: Duration = Duration::from_millis(250);
+pub(super) const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Two repairs are at least so far apart, lest two agents (or a script) and we drive each other round. Half of the time
 /// within which what somebody broke is mended.
 const BETWEEN_REPAIRS: Duration = Duration::from_millis(50);

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::guard::{FIRST_RETRY, LAST_RETRY};
 use super::shown;
 use crate::clock;
 use crate::config::Headers;
@@ -17,10 +18,6 @@ use crate::kernel::backend::BackendKind;
 use crate::kernel::header::{End, HeaderError, Heads, latest_end};
 use crate::kernel::legacy::Look;
 use crate::types::{Ban, Decision, JailId};
-
-/// After a refusal the kernel is asked again so soon, then at twice the distance each time.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// The header bans, and how they fare.
 pub(super) struct HeaderGuard {

@@ -78,10 +78,31 @@ pub(super) fn load_bytes(asm: &mut Asm, to: i16, len: impl Into<Operand>) {
     asm.call(helper::SKB_LOAD_BYTES);
 }
 
+/// Reads the `room` bytes at `at` in the payload, or the `left` that there are, to the stack, and zeros behind them. R6 is
+/// what is shared; to `stop` when there are none.
+fn read(asm: &mut Asm, to: i16, room: i32, at: Reg, left: Reg, stop: Label) {
+    let [whole, done] = [(); 2].map(|()| asm.label());
+    // The caller knows, but the verifier wants it in its own terms.
+    asm.jump_if(left, Lt, 1, stop);
+    for zero in (0..room as i16).step_by(8) {
+        asm.store(D, R::STACK, to + zero, 0);
+    }
+    get(asm, R::R2, R::R6, shared::BASE);
+    asm.add(R::R2, at);
+    get(asm, R::R1, R::R6, shared::SKB);
+    asm.jump_if(left, Ge, room, whole);
+    load_bytes(asm, to, left);
+    asm.jump(done);
+    asm.place(whole);
+    load_bytes(asm, to, room);
+    asm.place(done);
+    asm.jump_if(R::R0, Ne, 0, stop);
+}
+
 /// `long block(u32 n, struct shared *s)`: marks the line ends of the nth 64 bytes, looks behind each.
 fn block_function(asm: &mut Asm, this: Label, line: Label) {
     const BYTES: i16 = -64;
-    let [stop, whole, go, on] = [(); 4].map(|()| asm.label());
+    let [stop, on] = [(); 2].map(|()| asm.label());
     asm.function(this, "block");
     asm.mov(R::R6, R::R2);
     asm.lsh(R::R1, 6);
@@ -89,21 +110,7 @@ fn block_function(asm: &mut Asm, this: Label, line: Label) {
     get(asm, R::R7, R::R6, shared::LENGTH);
     asm.jump_if(R::R1, Ge, R::R7, stop);
     asm.sub(R::R7, R::R1);
-    // Said above, but not in the verifier's terms.
-    asm.jump_if(R::R7, Lt, 1, stop);
-    for at in (0..64).step_by(8) {
-        asm.store(D, R::STACK, BYTES + at, 0);
-    }
-    get(asm, R::R2, R::R6, shared::BASE);
-    asm.add(R::R2, R::R1);
-    get(asm, R::R1, R::R6, shared::SKB);
-    asm.jump_if(R::R7, Ge, BLOCK, whole);
-    load_bytes(asm, BYTES, R::R7);
-    asm.jump(go);
-    asm.place(whole);
-    load_bytes(asm, BYTES, BLOCK);
-    asm.place(go);
-    asm.jump_if(R::R0, Ne, 0, stop);
+    read(asm, BYTES, BLOCK, R::R1, R::R7, stop);
 
     // A bit for each byte that is a line end, eight bytes at once: a byte of `x` is zero where the line ends, which
     // exactly then leaves its highest bit clear; the multiplication gathers the eight bits in the top byte.
@@ -154,7 +161,7 @@ fn line_function(asm: &mut Asm, this: Label, byte: Label, names: &[String]) {
     // Room for the longest name and its colon.
     const ROOM: i32 = 48;
     const BYTES: i16 = -48;
-    let [stop, on, whole, go, end, value] = [(); 6].map(|()| asm.label());
+    let [stop, on, end, value] = [(); 4].map(|()| asm.label());
     asm.function(this, "line");
     asm.mov(R::R6, R::R2);
     get(asm, R::R1, R::R6, shared::LINES);
@@ -182,20 +189,7 @@ fn line_function(asm: &mut Asm, this: Label, byte: Label, names: &[String]) {
     get(asm, R::R8, R::R6, shared::LENGTH);
     asm.jump_if(R::R7, Ge, R::R8, stop);
     asm.sub(R::R8, R::R7);
-    asm.jump_if(R::R8, Lt, 1, stop);
-    for at in (0..48).step_by(8) {
-        asm.store(D, R::STACK, BYTES + at, 0);
-    }
-    get(asm, R::R2, R::R6, shared::BASE);
-    asm.add(R::R2, R::R7);
-    get(asm, R::R1, R::R6, shared::SKB);
-    asm.jump_if(R::R8, Ge, ROOM, whole);
-    load_bytes(asm, BYTES, R::R8);
-    asm.jump(go);
-    asm.place(whole);
-    load_bytes(asm, BYTES, ROOM);
-    asm.place(go);
-    asm.jump_if(R::R0, Ne, 0, stop);
+    read(asm, BYTES, ROOM, R::R7, R::R8, stop);
     asm.load(B, R::R1, R::STACK, BYTES);
     asm.jump_if(R::R1, Eq, i32::from(b'\r'), end);
     asm.jump_if(R::R1, Eq, i32::from(b'\n'), end);
