@@ -96,3 +96,6 @@ impl Engine {
         self.tracker.floor(Key::of(jail, canonical(net))).is_some_and(|floor| since < floor)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,6 +116,8 @@ pub(super) fn open(state: &Path) -> Result<Connection, OpenError> {
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {
+    // Who else uses it will not be done with it soon.
+    connection.busy_timeout(std::time::Duration::ZERO)?;
     // Before the first access: then the index of the write-ahead log is kept in memory, and not in a third file that is
     // mapped. Nobody else has business in the file while the agent runs.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

@@ -169,6 +169,12 @@ impl Store {
         Ok(u64::try_from(pages * size).unwrap_or(0))
     }
 
+    /// As if the disk had no more room than this.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&mut self, pages: u32) {
+        self.connection.query_row(&format!("PRAGMA max_page_count={pages}"), [], |_| Ok(())).unwrap();
+    }
+
     /// Ends in order: the write-ahead log is worked into the file.
     pub fn close(self) {
         if let Err((_, e)) = self.connection.close() {
