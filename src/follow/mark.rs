@@ -15,6 +15,8 @@ pub struct Mark {
     pub head: Box<[u8]>,
     /// What the offset is inside of.
     pub inside: Inside,
+    /// The bytes just before the offset, at most 64; none if they are not known, in which case `head` must do.
+    pub tail: Box<[u8]>,
 }
 
 /// What an offset may be inside of.

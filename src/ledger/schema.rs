@@ -20,7 +20,7 @@ const STEPS: [&str; 1] = ["
     -- How far files were read. dev, inode and offset are the bits of unsigned numbers.
     CREATE TABLE files (
         dev INTEGER NOT NULL, inode INTEGER NOT NULL, path BLOB NOT NULL, offset INTEGER NOT NULL, head BLOB NOT NULL,
-        inside INTEGER NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (dev, inode)) WITHOUT ROWID;
+        inside INTEGER NOT NULL, tail BLOB NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (dev, inode)) WITHOUT ROWID;
     -- How far other sources were read, as they say it themselves.
     CREATE TABLE cursors (source TEXT PRIMARY KEY, cursor TEXT NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
 "];

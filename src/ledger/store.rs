@@ -88,7 +88,7 @@ impl Store {
             });
         }
         let mut files =
-            self.connection.prepare("SELECT dev, inode, path, offset, head, inside FROM files")?;
+            self.connection.prepare("SELECT dev, inode, path, offset, head, inside, tail FROM files")?;
         loaded.files = files.query_map([], mark)?.collect::<Result<_, _>>()?;
         let mut cursors = self.connection.prepare("SELECT source, cursor FROM cursors")?;
         loaded.cursors =
@@ -256,8 +256,8 @@ impl Writing<'_> {
         }
         let seen = checkpoint.at.as_millis();
         let mut insert = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO files (dev, inode, path, offset, head, inside, seen) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO files (dev, inode, path, offset, head, inside, tail, seen) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
         let mut delete =
             self.transaction.prepare_cached("DELETE FROM files WHERE dev = ?1 AND inode = ?2")?;
@@ -274,6 +274,7 @@ impl Writing<'_> {
                 mark.position.offset.cast_signed(),
                 &mark.head[..],
                 inside_number(mark.inside),
+                &mark.tail[..],
                 seen,
             ])?;
         }
@@ -340,6 +341,7 @@ fn mark(row: &Row<'_>) -> rusqlite::Result<Mark> {
             2 => Inside::OldLine,
             _ => Inside::Nothing,
         },
+        tail: row.get_ref(6)?.as_blob()?.into(),
     })
 }
 

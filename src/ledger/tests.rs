@@ -42,6 +42,7 @@ fn mark(inode: u64, offset: u64) -> Mark {
         position: Position { dev: u64::MAX, inode, offset },
         head: b"head\n".as_slice().into(),
         inside: Inside::LongLine,
+        tail: b"tail".as_slice().into(),
     }
 }
 
