@@ -273,6 +273,11 @@ impl Handler for Reader {
         self.watched(file).matcher.stamp(line, now)
     }
 
+    fn before(&mut self, file: &FileInfo, line: &[u8]) {
+        let now = self.now;
+        self.watched(file).matcher.line(line, now, |_| {});
+    }
+
     fn event(&mut self, event: Event<'_>) {
         match &event {
             Event::Closed { file } => {
@@ -281,6 +286,7 @@ impl Handler for Reader {
             }
             Event::Failed { .. }
             | Event::NotFollowed { .. }
+            | Event::Lost { .. }
             | Event::Polling { .. }
             | Event::NoTimes { .. } => {
                 tracing::warn!("{event}");
