@@ -44,7 +44,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -115,6 +115,8 @@ pub struct Engine {
     allowlist: Allowlist,
     tracker: Tracker,
     bans: Bans,
+    /// Bans that were found in the kernel and that nobody remembers.
+    found: HashSet<Key>,
     decisions: VecDeque<Decision>,
     /// The latest time that was told.
     clock: Timestamp,
@@ -129,6 +131,7 @@ impl Engine {
             allowlist: Allowlist::default(),
             tracker: Tracker::new(limits.offenders),
             bans: Bans::new(),
+            found: HashSet::new(),
             decisions: VecDeque::new(),
             clock: Timestamp::default(),
         }
@@ -219,6 +222,9 @@ impl Engine {
         }
         if self.bans.covers(o.jail, addr) {
             jail.stats.already_banned += 1;
+            if !self.found.is_empty() {
+                self.recognise(&o);
+            }
             return Verdict::AlreadyBanned;
         }
         let mut at = o.at;
