@@ -85,7 +85,14 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     (1u32..6, 0u64..12, bantime, prefix, allowlist).prop_map(
         |(maxretry, findtime, bantime, ipv6_prefix, allowlist)| {
             let allowlist = allowlist.map(|nets| Arc::new(nets.iter().map(|n| net(NETS[*n])).collect()));
-            Policy { maxretry, findtime: Duration::from_secs(findtime), bantime, ipv6_prefix, allowlist }
+            Policy {
+                maxretry,
+                findtime: Duration::from_secs(findtime),
+                bantime,
+                escalation: None,
+                ipv6_prefix,
+                allowlist,
+            }
         },
     )
 }
