@@ -34,7 +34,7 @@ pub struct Record {
 
 /// What happened to a record: what a ledger writes down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum RecordChange {
     /// It is new or changed; this is all of it.
     Noted(Record),
     /// It is forgotten.
@@ -223,16 +223,16 @@ impl History {
     }
 
     /// What changed since this was last asked: first what is forgotten, then what is noted.
-    pub(super) fn changed(&mut self) -> Vec<Change> {
+    pub(super) fn changed(&mut self) -> Vec<RecordChange> {
         let gone = std::mem::take(&mut self.gone);
-        let mut out: Vec<Change> = gone
+        let mut out: Vec<RecordChange> = gone
             .into_iter()
-            .map(|key| Change::Forgotten { jail: jail_of(key), offender: key.net() })
+            .map(|key| RecordChange::Forgotten { jail: jail_of(key), offender: key.net() })
             .collect();
         let Self { slots, dirty, known, .. } = self;
         dirty.drain(|slot| {
             if let Some(s) = slots.get(place(slot)).filter(|s| !s.key.is_none()) {
-                out.push(Change::Noted(s.record()));
+                out.push(RecordChange::Noted(s.record()));
                 known.set(slot, true);
             }
         });

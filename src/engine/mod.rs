@@ -77,7 +77,7 @@ pub use self::allowlist::Allowlist;
 pub use self::command::{Command, Covered, Refused, Reply, Unban};
 pub use self::escalation::{Escalation, Growth, LONGEST, Neighbours};
 pub use self::formula::{Formula, FormulaError, Values};
-pub use self::history::{Change, Record};
+pub use self::history::{RecordChange, Record};
 pub use self::jail::{JailStats, Policy};
 
 /// So far ahead of the agent's clock a log's may be: it is the same host's or one with NTP. What is further ahead is

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::Engine;
 use super::escalation::{self, MEMORY};
-use super::history::{Change, Record, key};
+use super::history::{RecordChange, Record, key};
 use super::net::canonical;
 use crate::types::{Ban, BanTime, JailId, Timestamp, UnbanReason};
 
@@ -39,7 +39,7 @@ impl Engine {
     /// What is to be written down: the records that changed since this was last called, in no order but that those
     /// forgotten come first. Each is there once, however often it changed.
     #[must_use]
-    pub fn changed_history(&mut self) -> Vec<Change> {
+    pub fn changed_history(&mut self) -> Vec<RecordChange> {
         self.history.changed()
     }
 

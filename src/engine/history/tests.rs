@@ -27,9 +27,9 @@ fn note(h: &mut History, n: u8, since: i64) {
 }
 
 fn told(h: &mut History) -> Vec<String> {
-    let word = |change: Change| match change {
-        Change::Noted(r) => format!("{} {}", r.offender, r.count),
-        Change::Forgotten { offender, .. } => format!("-{offender}"),
+    let word = |change: RecordChange| match change {
+        RecordChange::Noted(r) => format!("{} {}", r.offender, r.count),
+        RecordChange::Forgotten { offender, .. } => format!("-{offender}"),
     };
     h.changed().into_iter().map(word).collect()
 }
