@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use crate::follow::{FileId, Mark};
 use crate::types::{EVIDENCE_CAP, JailId, Offense, Peer, Timestamp};
 
 /// A batch is handed over when it holds so many offenses, and whenever there is nothing more to read.
@@ -13,6 +14,18 @@ pub(super) const FULL: usize = 1024;
 pub(crate) struct Batch {
     items: Vec<Item>,
     text: Vec<u8>,
+    /// How far the sources have been read with the offenses of this batch and those before it.
+    pub(super) progress: Vec<Progress>,
+}
+
+/// How far a source has been handed over. It is kept together with what came of its lines, so that after a crash no
+/// line is read twice and none is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// A file; without a mark it is done with.
+    File { id: FileId, mark: Option<Mark> },
+    /// A source that says itself where it is, such as systemd's journal.
+    Cursor { source: String, cursor: String },
 }
 
 #[derive(Debug)]
@@ -45,10 +58,16 @@ impl Batch {
         self.items.len()
     }
 
+    /// Whether it tells nothing, not even progress.
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.progress.is_empty()
+    }
+
     /// Empties it, keeping its memory.
     pub(crate) fn clear(&mut self) {
         self.items.clear();
         self.text.clear();
+        self.progress.clear();
     }
 
     /// Offense `n`, in the order they were read; if its line has no time it happened at `otherwise`.

@@ -4,9 +4,13 @@ mod batch;
 mod guard;
 mod headers;
 pub mod jails;
+mod keeper;
 mod leaks;
+mod lookout;
 mod orders;
 mod rate;
+mod reader;
+mod reload;
 mod requests;
 mod signals;
 mod snapshot;
@@ -25,16 +29,19 @@ use tokio::time::Instant;
 pub(crate) use self::batch::Batch;
 use self::guard::Guard;
 use self::jails::{Jails, Registry};
+use self::keeper::Keeper;
 use self::leaks::Leaks;
+use self::lookout::Told;
+use self::reader::Plan;
 pub(crate) use self::requests::printable;
 use self::signals::{Ask, Signals};
-use self::worker::{Plan, Worker};
+use self::worker::Worker;
 use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
-use crate::engine::{Engine, Limits, Verdict};
+use crate::engine::{Command, Engine, Limits, Unban, Verdict};
 use crate::follow::Options;
 use crate::host;
 use crate::kernel::backend;
@@ -93,6 +100,7 @@ struct Agent {
     jails: Jails,
     engine: Engine,
     guard: Guard,
+    keeper: Keeper,
     worker: Option<Worker>,
     started: Timestamp,
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
@@ -125,6 +133,9 @@ impl Agent {
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
+        let (mut keeper, loaded) =
+            Keeper::open(&config.paths.state, &registry).context("failed to start the ledger's thread")?;
+        keeper.restore(&mut engine, loaded.bans, loaded.windows, &registry);
         let choice = backend::choose(config.backend, &jails.layout()).await?;
         let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
@@ -147,6 +158,7 @@ impl Agent {
             jails,
             engine,
             guard,
+            keeper,
             worker: Some(worker),
             started: now,
             last_bans: HashMap::new(),
@@ -168,6 +180,7 @@ impl Agent {
     ) -> Result<()> {
         while self.stop.is_none() {
             let (timer, due) = (self.timer(), self.guard.due_at());
+            let checkpoint = self.keeper.due_at(&self.engine);
             tokio::select! {
                 // In this order: what somebody broke is mended before new bans are written into it.
                 biased;
@@ -175,9 +188,12 @@ impl Agent {
                 who = self.guard.changed() => self.guard.repair(who, &self.engine, &self.registry).await,
                 () = until(due) => self.guard.due(&self.engine, &self.registry).await,
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
+                outcome = self.keeper.outcome() => self.keeper.note(outcome),
+                () = until(checkpoint) => self.keeper.write(&mut self.engine, &self.registry),
                 batch = batches.recv() => {
-                    let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
+                    let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     self.offenses(&batch);
+                    self.keeper.absorb(&mut batch.progress);
                     self.tell_leaks().await;
                 }
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
@@ -199,8 +215,22 @@ impl Agent {
         if let Some(worker) = self.worker.take() {
             worker.stop();
         }
-        let Some(stop) = self.stop.take() else { return Ok(()) };
+        let stop = self.stop.take();
         let bans = self.engine.bans().count();
+        if stop.as_ref().is_some_and(|stop| stop.flush) {
+            // What is lifted must not come back at the next start.
+            let all = Command::Unban { what: Unban::All, jail: None };
+            if let Err(e) = self.engine.command(all, clock::now()) {
+                tracing::error!("{e}");
+            }
+        }
+        if !self.keeper.flush(&mut self.engine, &self.registry).await {
+            tracing::warn!(
+                "stopping without having written everything to the ledger: the next start reads some lines once more"
+            );
+        }
+        self.keeper.close().await;
+        let Some(stop) = stop else { return Ok(()) };
         let removed = if stop.flush { self.guard.remove().await } else { Ok(()) };
         let response = requests::stopped(bans, &removed);
         if let Some(reply) = stop.reply {
@@ -262,34 +292,6 @@ impl Agent {
         }
     }
 
-    /// Says of each new cause of leaks what would stop it.
-    async fn tell_leaks(&mut self) {
-        if !self.leaks.is_news() {
-            return;
-        }
-        let packets = self.guard.packets(clock::now()).await;
-        let namespace = leaks::namespace();
-        for (jail, way, cause) in self.leaks.untold() {
-            let covering = self.engine.bans_of(jail, cause.offender);
-            let stopped = covering.map(|ban| packets.of(ban)).fold(None, |sum, n| match (sum, n) {
-                (Some(a), Some(b)) => Some(a + b),
-                (a, b) => a.or(b),
-            });
-            let running = self.jails.jails.iter().find(|ready| ready.id == jail);
-            let ports = running.map_or(&[][..], |ready| &ready.jail.ports);
-            let matcher = self.guard.headers.matcher();
-            let advice = way.advice(&leaks::Facts { ports, stopped, namespace, matcher });
-            let jail = self.registry.name(jail).unwrap_or("?");
-            tracing::warn!(
-                jail,
-                "{} is banned, but its requests still come {}: {advice}. (Told once; `stockade status` counts them)",
-                cause.offender,
-                way.told()
-            );
-            cause.advice = Some(advice);
-        }
-    }
-
     /// Tells the kernel what was decided, and the log; returns it.
     async fn carry_out(&mut self) -> Vec<Decision> {
         let decisions: Vec<Decision> = std::iter::from_fn(|| self.engine.poll_decision()).collect();
@@ -315,109 +317,6 @@ impl Agent {
         }
         drop(held);
         decisions
-    }
-
-    /// Reads the configuration again. All of it is checked before anything is changed.
-    async fn reload(&mut self) -> Result<Vec<String>> {
-        let config = load(&self.path)?;
-        let jails = Jails::new(&config, &mut self.registry)?;
-        let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(jails.warnings.iter().cloned());
-        let running = &self.config;
-        if (&config.paths, config.backend, config.limits, config.log)
-            != (&running.paths, running.backend, running.limits, running.log)
-        {
-            warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
-        }
-        self.guard.headers.reconfigure(&config.headers, &jails.layout());
-        let reshaped = self.adopt(&jails).await;
-        if let Err(e) = reshaped {
-            tracing::error!("{e:#}; trying again");
-            warnings.push(format!("the kernel is not in line with it yet: {e:#}; the agent keeps trying"));
-        }
-        let Config { backend, paths, limits, log, .. } = self.config.clone();
-        (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
-        self.told.clear();
-        self.leaks.begin_anew();
-        tracing::info!(jails = self.jails.jails.len(), "configuration read again");
-        Ok(warnings)
-    }
-
-    /// Puts other jails in the place of those that run.
-    async fn adopt(&mut self, jails: &Jails) -> Result<()> {
-        let now = clock::now();
-        self.engine.set_allowlist(jails.allowlist.clone(), now);
-        for gone in self.jails.jails.iter().filter(|old| jails.find(&old.jail.name).is_none()) {
-            self.engine.remove_jail(gone.id, now);
-        }
-        for ready in &jails.jails {
-            self.engine.set_jail(ready.id, ready.policy.clone(), now);
-        }
-        if let Some(worker) = &self.worker {
-            worker.replan(plan(jails));
-        }
-        self.guard.reshape(jails.layout(), &self.engine, &self.registry).await.map(drop)
-    }
-
-    /// `ignoreip: [self]` means what the host is now: addresses come and go with DHCP, VPNs and container networks.
-    async fn look_at_the_host(&mut self) {
-        let refreshed = host::own_networks().map_err(Into::into).and_then(|own| {
-            if own == self.own {
-                return Ok(None);
-            }
-            self.own = own;
-            Jails::new(&self.config, &mut self.registry).map(Some)
-        });
-        match refreshed {
-            Ok(None) => {}
-            Ok(Some(jails)) => {
-                tracing::info!("the host's own addresses have changed: `self` means them now");
-                if let Err(e) = self.adopt(&jails).await {
-                    tracing::error!("{e:#}; trying again");
-                }
-                self.jails = jails;
-                self.carry_out().await;
-            }
-            Err(e) => tracing::warn!("{e:#}: `self` stays what it was"),
-        }
-    }
-
-    /// Says, once of each jail and kind, what keeps it from banning.
-    fn look_around(&mut self) {
-        let Some(worker) = &self.worker else { return };
-        let mut lines = worker.snapshot().lines;
-        for ready in &self.jails.jails {
-            let stats = self.engine.stats(ready.id, clock::now()).unwrap_or_default();
-            let told = self.told.entry(ready.id).or_default();
-            let blind = lines.remove(&ready.id).and_then(|lines| lines.warning());
-            let forgotten = (stats.forgotten > 0).then(|| {
-                "more addresses offend than limits.offenders lets be remembered: the least recent are forgotten".to_owned()
-            });
-            let early = (stats.future_clamped > 0).then(|| {
-                "lines are stamped in the future: is the log's time zone another one (see timezone)?"
-                    .to_owned()
-            });
-            let late = (stats.too_old > 0).then(|| {
-                "bans were over before their lines were read: the log was read late, or is stamped in the past (see \
-                 timezone)"
-                    .to_owned()
-            });
-            for (seen, warning) in told.each().zip([blind, forgotten, early, late]) {
-                let Some(warning) = warning.filter(|_| !*seen) else { continue };
-                tracing::warn!(jail = ready.jail.name, "{warning}");
-                *seen = true;
-            }
-        }
-    }
-}
-
-/// What was said of a jail already: it is blind, forgets, is early, is late.
-#[derive(Debug, Default)]
-struct Told([bool; 4]);
-
-impl Told {
-    fn each(&mut self) -> impl Iterator<Item = &mut bool> {
-        self.0.iter_mut()
     }
 }
 

@@ -222,6 +222,11 @@ impl History {
         self.dirty.set(slot, true);
     }
 
+    /// Whether there is nothing to tell.
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.gone.is_empty() && self.dirty.is_empty()
+    }
+
     /// What changed since this was last asked: first what is forgotten, then what is noted.
     pub(super) fn changed(&mut self) -> Vec<RecordChange> {
         let gone = std::mem::take(&mut self.gone);
@@ -397,6 +402,10 @@ impl Bits {
         let was = *word & bit != 0;
         *word = if to { *word | bit } else { *word & !bit };
         was
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
     }
 
     /// Clears all bits and names those that were set.

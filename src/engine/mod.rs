@@ -40,12 +40,14 @@
 mod allowlist;
 mod bans;
 mod command;
+mod dirty;
 mod escalation;
 mod formula;
 mod history;
 mod jail;
 mod neighbours;
 mod net;
+mod persist;
 mod repeaters;
 mod siblings;
 mod tracker;
@@ -77,8 +79,9 @@ pub use self::allowlist::Allowlist;
 pub use self::command::{Command, Covered, Refused, Reply, Unban};
 pub use self::escalation::{Escalation, Growth, LONGEST, Neighbours};
 pub use self::formula::{Formula, FormulaError, Values};
-pub use self::history::{RecordChange, Record};
+pub use self::history::{Record, RecordChange};
 pub use self::jail::{JailStats, Policy};
+pub use self::persist::{Changed, Changes, Open};
 
 /// So far ahead of the agent's clock a log's may be: it is the same host's or one with NTP. What is further ahead is
 /// taken as of now, since a ban must not begin tomorrow.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::Engine;
 use super::escalation::{self, MEMORY};
-use super::history::{RecordChange, Record, key};
+use super::history::{Record, RecordChange, key};
 use super::net::canonical;
 use crate::types::{Ban, BanTime, JailId, Timestamp, UnbanReason};
 
@@ -26,8 +26,8 @@ impl Engine {
         self.seed = seed;
     }
 
-    /// Takes over what was remembered of repeaters, at start. Call it before [`adopt`](Self::adopt), so that a ban that
-    /// is in both is counted once. Of more than there is room for, those who were banned last are kept.
+    /// Takes over what was remembered of repeaters, at start. Call it after the jails are set and before
+    /// [`restore`](Self::restore) and [`adopt`](Self::adopt), so that a ban that is in both is counted once. Of more than there is room for, those who were banned last are kept.
     pub fn restore_history(&mut self, records: impl IntoIterator<Item = Record>) {
         let mut records: Vec<Record> = records.into_iter().collect();
         records.sort_by_key(|record| record.last);
@@ -41,6 +41,12 @@ impl Engine {
     #[must_use]
     pub fn changed_history(&mut self) -> Vec<RecordChange> {
         self.history.changed()
+    }
+
+    /// Whether [`changed_history`](Self::changed_history) has nothing to tell.
+    #[must_use]
+    pub fn history_is_unchanged(&self) -> bool {
+        self.history.is_unchanged()
     }
 
     /// What is remembered of `net` where `jail` decides: in the jail, or across all.
@@ -127,3 +133,6 @@ impl Engine {
         self.across = across.map(Arc::clone);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Another configuration while the agent runs.
+
+use anyhow::Result;
+
+use super::jails::Jails;
+use super::{Agent, plan};
+use crate::clock;
+use crate::commands::load;
+use crate::config::Config;
+use crate::host;
+
+impl Agent {
+    /// Reads the configuration again. All of it is checked before anything is changed.
+    pub(super) async fn reload(&mut self) -> Result<Vec<String>> {
+        let config = load(&self.path)?;
+        let jails = Jails::new(&config, &mut self.registry)?;
+        let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(jails.warnings.iter().cloned());
+        let running = &self.config;
+        if (&config.paths, config.backend, config.limits, config.log)
+            != (&running.paths, running.backend, running.limits, running.log)
+        {
+            warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
+        }
+        self.guard.headers.reconfigure(&config.headers, &jails.layout());
+        let reshaped = self.adopt(&jails).await;
+        if let Err(e) = reshaped {
+            tracing::error!("{e:#}; trying again");
+            warnings.push(format!("the kernel is not in line with it yet: {e:#}; the agent keeps trying"));
+        }
+        let Config { backend, paths, limits, log, .. } = self.config.clone();
+        (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
+        self.told.clear();
+        self.leaks.begin_anew();
+        tracing::info!(jails = self.jails.jails.len(), "configuration read again");
+        Ok(warnings)
+    }
+
+    /// Puts other jails in the place of those that run.
+    async fn adopt(&mut self, jails: &Jails) -> Result<()> {
+        let now = clock::now();
+        self.engine.set_allowlist(jails.allowlist.clone(), now);
+        for gone in self.jails.jails.iter().filter(|old| jails.find(&old.jail.name).is_none()) {
+            self.engine.remove_jail(gone.id, now);
+        }
+        for ready in &jails.jails {
+            self.engine.set_jail(ready.id, ready.policy.clone(), now);
+        }
+        if let Some(worker) = &self.worker {
+            worker.replan(plan(jails));
+        }
+        self.guard.reshape(jails.layout(), &self.engine, &self.registry).await.map(drop)
+    }
+
+    /// `ignoreip: [self]` means what the host is now: addresses come and go with DHCP, VPNs and container networks.
+    pub(super) async fn look_at_the_host(&mut self) {
+        let refreshed = host::own_networks().map_err(Into::into).and_then(|own| {
+            if own == self.own {
+                return Ok(None);
+            }
+            self.own = own;
+            Jails::new(&self.config, &mut self.registry).map(Some)
+        });
+        match refreshed {
+            Ok(None) => {}
+            Ok(Some(jails)) => {
+                tracing::info!("the host's own addresses have changed: `self` means them now");
+                if let Err(e) = self.adopt(&jails).await {
+                    tracing::error!("{e:#}; trying again");
+                }
+                self.jails = jails;
+                self.carry_out().await;
+            }
+            Err(e) => tracing::warn!("{e:#}: `self` stays what it was"),
+        }
+    }
+}
