@@ -128,7 +128,7 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let now = clock::now();
-        let mut engine = Engine::new(Limits { offenders: config.limits.offenders });
+        let mut engine = Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
         engine.set_allowlist(jails.allowlist.clone(), now);
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
