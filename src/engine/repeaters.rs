@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::Engine;
 use super::escalation::{self, MEMORY};
-use super::history::{Record, RecordChange, key};
+use super::history::{Record, key};
 use super::net::canonical;
 use crate::types::{Ban, BanTime, JailId, Timestamp, UnbanReason};
 
@@ -34,19 +34,6 @@ impl Engine {
         for record in records {
             self.history.restore(record);
         }
-    }
-
-    /// What is to be written down: the records that changed since this was last called, in no order but that those
-    /// forgotten come first. Each is there once, however often it changed.
-    #[must_use]
-    pub fn changed_history(&mut self) -> Vec<RecordChange> {
-        self.history.changed()
-    }
-
-    /// Whether [`changed_history`](Self::changed_history) has nothing to tell.
-    #[must_use]
-    pub fn history_is_unchanged(&self) -> bool {
-        self.history.is_unchanged()
     }
 
     /// What is remembered of `net` where `jail` decides: in the jail, or across all.
@@ -113,9 +100,13 @@ impl Engine {
     pub(super) fn sweep_history(&mut self, now: Timestamp, steps: usize) {
         let Self { jails, across, history, .. } = self;
         let memory = |of: Option<JailId>| match of {
-            Some(id) => {
-                jails.get(usize::from(id.0)).and_then(Option::as_ref)?.policy.escalation.as_ref().map(|e| e.memory)
-            }
+            Some(id) => jails
+                .get(usize::from(id.0))
+                .and_then(Option::as_ref)?
+                .policy
+                .escalation
+                .as_ref()
+                .map(|e| e.memory),
             None => across.as_ref().map(|e| e.memory),
         };
         // A jail that is gone may come back with the next configuration.
