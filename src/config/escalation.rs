@@ -94,7 +94,8 @@ fn growth(keys: &Section<'_>, report: &mut Report) -> Option<Growth> {
         f.mistake(report, text);
     }
     let multipliers = multipliers.and_then(|c| self::multipliers(&c, report));
-    multipliers.or(formula.and_then(|c| self::formula(&c, report)))
+    let formula = formula.and_then(|c| self::formula(&c, report));
+    multipliers.or(formula)
 }
 
 fn multipliers(cursor: &Cursor<'_>, report: &mut Report) -> Option<Growth> {
@@ -106,7 +107,10 @@ fn multipliers(cursor: &Cursor<'_>, report: &mut Report) -> Option<Growth> {
             match positive(word) {
                 Some(n) => all.push(n),
                 None => {
-                    item.mistake(report, format!("`{}` is not a multiplier: a number above 0, such as 5", shown(word)));
+                    item.mistake(
+                        report,
+                        format!("`{}` is not a multiplier: a number above 0, such as 5", shown(word)),
+                    );
                 }
             }
         }
@@ -115,7 +119,8 @@ fn multipliers(cursor: &Cursor<'_>, report: &mut Report) -> Option<Growth> {
         cursor.mistake(report, "the list is empty; write at least one multiplier, or take the key out");
     }
     if all.len() > MULTIPLIERS_MAX {
-        cursor.mistake(report, format!("names {} multipliers; at most {MULTIPLIERS_MAX} are read", all.len()));
+        cursor
+            .mistake(report, format!("names {} multipliers; at most {MULTIPLIERS_MAX} are read", all.len()));
     }
     (!all.is_empty()).then(|| Growth::Multipliers(all.into()))
 }
@@ -190,7 +195,10 @@ fn long(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
 fn number(cursor: &Cursor<'_>, report: &mut Report) -> Option<f64> {
     let n = positive(cursor.text(report)?);
     if n.is_none() {
-        cursor.mistake(report, format!("expected a number above 0, such as 1 or 0.5, found {}", cursor.found()));
+        cursor.mistake(
+            report,
+            format!("expected a number above 0, such as 1 or 0.5, found {}", cursor.found()),
+        );
     }
     n
 }
@@ -217,7 +225,7 @@ pub(super) fn resolve(
     let max = first(layers, |e| e.max).unwrap_or(plain.max);
     if let (Some(max), BanTime::For(bantime)) = (max, bantime)
         && max < bantime
-        && let Some((at, path)) = first(layers, |e| e.max.and(e.max_at.clone()))
+        && let Some((at, path)) = first(layers, |e| e.max_at.clone())
     {
         report.warning(Some(at), path, "is shorter than a jail's bantime, so repeaters are banned for less");
     }
@@ -254,7 +262,8 @@ fn neighbours_of(
         && within.value > memory
     {
         let place = memory_at.map_or_else(String::new, |m| format!(" (at {}:{})", m.at.line, m.at.column));
-        let text = format!("is longer than escalation.memory{place}, after which bans are forgotten; shorten it");
+        let text =
+            format!("is longer than escalation.memory{place}, after which bans are forgotten; shorten it");
         report.mistake(Some(within.at), &within.path, text);
     }
     let mut ipv6 = first(layers, |n| n.ipv6.clone()).unwrap_or_else(|| plain.ipv6.to_vec());
@@ -262,7 +271,7 @@ fn neighbours_of(
     ipv6.dedup();
     Some(Neighbours {
         after: first(layers, |n| n.after).unwrap_or(plain.after),
-        within: within.map_or(plain.within.min(memory), |w| w.value),
+        within: within.map_or_else(|| plain.within.min(memory), |w| w.value),
         ipv6: ipv6.into(),
         ipv4: first(layers, |n| n.ipv4).unwrap_or(plain.ipv4),
     })

@@ -128,7 +128,8 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let now = clock::now();
-        let mut engine = Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
+        let mut engine =
+            Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
         engine.set_allowlist(jails.allowlist.clone(), now);
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
@@ -353,5 +354,6 @@ pub(crate) fn shown(offender: IpNet) -> String {
 
 /// A policy in a few words: `15 in 1m, banned for 10m`.
 pub(crate) fn policy(jail: &crate::config::Jail) -> String {
-    format!("{} in {}, banned for {}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
+    let more = if jail.escalation.is_some() { ", repeaters for longer" } else { "" };
+    format!("{} in {}, banned for {}{more}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
 }

@@ -142,14 +142,23 @@ impl Model {
             let Some(e) = e else { continue };
             let count = self.earlier(scope, net, since, &e) + 1;
             let never = Timestamp::from_millis(i64::MAX);
+            let end = until.unwrap_or(never);
             match self.noted.iter_mut().find(|r| (r.jail, r.offender) == (scope, net)) {
-                Some(r) if since <= r.last => {
-                    let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+                Some(r) => {
+                    if since > r.last {
+                        (r.count, r.last) = (count, since);
+                    }
+                    let end = r.last_end.unwrap_or(never).max(end);
                     r.last_end = Some(end).filter(|end| *end != never);
                 }
-                Some(r) => (r.count, r.last, r.last_end) = (count, since, until),
                 None => {
-                    self.noted.push(Record { jail: scope, offender: net, count, last: since, last_end: until });
+                    self.noted.push(Record {
+                        jail: scope,
+                        offender: net,
+                        count,
+                        last: since,
+                        last_end: until,
+                    });
                 }
             }
         }
@@ -163,11 +172,11 @@ impl Model {
         while let Some(prefix) = step {
             step = n.parent(prefix);
             let within = |r: &&Record| {
-                r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from
+                r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from && r.last <= at
             };
-            let runs = self.record(Some(id), prefix).is_some_and(|r| {
-                r.last < at && r.last_end.is_none_or(|end| at < end)
-            });
+            let runs = self
+                .record(Some(id), prefix)
+                .is_some_and(|r| r.last < at && r.last_end.is_none_or(|end| at < end));
             let banned = self.bans.iter().any(|b| (b.jail, b.offender) == (id, prefix));
             let many = self.noted.iter().filter(within).count() >= n.after as usize;
             if !many || runs || banned || allowed.iter().any(|a| overlap(*a, prefix)) {
@@ -184,11 +193,20 @@ impl Model {
         }
     }
 
+    fn prolonged(&mut self, id: JailId, net: IpNet, until: Option<Timestamp>) {
+        let never = Timestamp::from_millis(i64::MAX);
+        for r in self.noted.iter_mut().filter(|r| r.offender == net && r.jail.is_none_or(|of| of == id)) {
+            let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+            r.last_end = Some(end).filter(|end| *end != never);
+        }
+    }
+
     /// An address and its neighbours below it.
     fn forget(&mut self, id: JailId, net: IpNet) {
         let below = self.jails.get(&id).and_then(|p| p.escalation.as_ref()?.neighbours.clone());
         self.noted.retain(|r| {
-            let child = r.jail == Some(id) && below.as_ref().is_some_and(|n| n.parent(r.offender) == Some(net));
+            let child =
+                r.jail == Some(id) && below.as_ref().is_some_and(|n| n.parent(r.offender) == Some(net));
             !child && (r.offender != net || r.jail.is_some_and(|of| of != id))
         });
     }
@@ -228,9 +246,7 @@ impl Model {
         if until.unwrap_or(never) > held.until.unwrap_or(never) {
             held.until = until;
             self.decisions.push(Decision::Prolong(held.clone()));
-            for r in self.noted.iter_mut().filter(|r| r.offender == offender && r.jail.is_none_or(|of| of == id)) {
-                r.last_end = until;
-            }
+            self.prolonged(id, offender, until);
         }
     }
 
@@ -277,7 +293,12 @@ impl Model {
             return false;
         }
         let never = Timestamp::from_millis(i64::MAX);
-        self.note(ban.jail, ban.offender, ban.since, ban.until);
+        let held = self.bans.iter().find(|b| b.jail == ban.jail && b.offender == ban.offender);
+        if held.is_some_and(|held| held.since == ban.since) {
+            self.prolonged(ban.jail, ban.offender, ban.until);
+        } else {
+            self.note(ban.jail, ban.offender, ban.since, ban.until);
+        }
         match self.bans.iter_mut().find(|b| b.jail == ban.jail && b.offender == ban.offender) {
             Some(held) if ban.until.unwrap_or(never) > held.until.unwrap_or(never) => *held = ban,
             Some(_) => {}
@@ -312,7 +333,7 @@ impl Model {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
             UnbanReason::Reconfigured => {
-                let of = |r: &&mut Record| r.offender == ban.offender && r.jail.is_none_or(|id| id == ban.jail);
+                let of = |r: &&mut Record| (r.jail, r.offender) == (Some(ban.jail), ban.offender);
                 for r in self.noted.iter_mut().filter(of) {
                     r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));
                 }

@@ -73,7 +73,7 @@ impl Engine {
         now: Timestamp,
     ) -> Vec<Ban> {
         self.clock = now;
-        let refused = bans.into_iter().filter(|ban| !self.adopt(ban.clone())).collect();
+        let refused = bans.into_iter().filter(|ban| !self.take(ban.clone())).collect();
         for open in windows {
             let policy = self.jail(open.jail).map(|jail| (jail.policy.findtime, jail.policy.maxretry));
             if let Some((findtime, maxretry)) = policy {

@@ -26,8 +26,9 @@ impl Engine {
         self.seed = seed;
     }
 
-    /// Takes over what was remembered of repeaters, at start. Call it after the jails are set and before
-    /// [`restore`](Self::restore) and [`adopt`](Self::adopt), so that a ban that is in both is counted once. Of more than there is room for, those who were banned last are kept.
+    /// Takes over what was remembered of repeaters, at start. The bans that [`restore`](Self::restore) is given are taken to
+    /// be counted in it; those that only [`adopt`](Self::adopt) finds are counted if they are newer. Call it
+    /// after the jails are set and before both. Of more than there is room for, those who were banned last are kept.
     pub fn restore_history(&mut self, records: impl IntoIterator<Item = Record>) {
         let mut records: Vec<Record> = records.into_iter().collect();
         records.sort_by_key(|record| record.last);
@@ -92,20 +93,23 @@ impl Engine {
     }
 
     /// A ban that is noted ends later.
-    pub(super) fn note_prolonged(&mut self, ban: &Ban) {
-        for of in [Some(ban.jail), None] {
-            self.history.prolonged(key(of, ban.offender), ban.until);
+    pub(super) fn note_prolonged(&mut self, jail: JailId, net: IpNet, until: Option<Timestamp>) {
+        for of in [Some(jail), None] {
+            self.history.prolonged(key(of, net), until);
         }
     }
 
     /// A ban that is noted has ended. Who was unbanned by hand begins anew, as in fail2ban.
     pub(super) fn note_ended(&mut self, ban: &Ban, reason: UnbanReason, now: Timestamp) {
-        for who in [Some(ban.jail), None].map(|of| key(of, ban.offender)) {
-            match reason {
-                UnbanReason::Expired => {}
-                UnbanReason::Lifted => self.history.forget(who),
-                UnbanReason::Reconfigured => self.history.ended(who, now),
+        let [own, across] = [Some(ban.jail), None].map(|of| key(of, ban.offender));
+        match reason {
+            UnbanReason::Expired => {}
+            UnbanReason::Lifted => {
+                self.history.forget(own);
+                self.history.forget(across);
             }
+            // Across jails another one's ban may run on.
+            UnbanReason::Reconfigured => self.history.ended(own, now),
         }
     }
 
@@ -113,9 +117,13 @@ impl Engine {
     pub(super) fn sweep_history(&mut self, now: Timestamp, steps: usize) {
         let Self { jails, across, history, .. } = self;
         let memory = |of: Option<JailId>| match of {
-            Some(id) => {
-                jails.get(usize::from(id.0)).and_then(Option::as_ref)?.policy.escalation.as_ref().map(|e| e.memory)
-            }
+            Some(id) => jails
+                .get(usize::from(id.0))
+                .and_then(Option::as_ref)?
+                .policy
+                .escalation
+                .as_ref()
+                .map(|e| e.memory),
             None => across.as_ref().map(|e| e.memory),
         };
         // A jail that is gone may come back with the next configuration.
