@@ -151,7 +151,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, loaded.files)?;
         let agent = Self {
             path: path.to_owned(),
             config,

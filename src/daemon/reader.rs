@@ -127,15 +127,6 @@ impl Reader {
         }
     }
 
-    /// The place of a file is another one now; without a mark it is done with.
-    pub(super) fn mark(&mut self, file: &FileInfo, mark: Option<&Mark>) {
-        match mark {
-            Some(mark) => self.marks.insert(file.id, mark.clone()),
-            None => self.marks.remove(&file.id),
-        };
-        self.moved.insert(file.id);
-    }
-
     pub(super) fn snapshot(&self, follower: &Follower) -> Snapshot {
         let status = follower.status();
         let files = status
@@ -201,6 +192,19 @@ impl Handler for Reader {
         self.watched(file).matcher.stamp(line, now)
     }
 
+    fn mark(&mut self, file: &FileInfo, mark: Option<&Mark>) {
+        match mark {
+            Some(mark) => self.marks.insert(file.id, mark.clone()),
+            None => self.marks.remove(&file.id),
+        };
+        self.moved.insert(file.id);
+    }
+
+    fn before(&mut self, file: &FileInfo, line: &[u8]) {
+        let now = self.now;
+        self.watched(file).matcher.line(line, now, |_| {});
+    }
+
     fn event(&mut self, event: Event<'_>) {
         match &event {
             Event::Closed { file } => {
@@ -209,6 +213,7 @@ impl Handler for Reader {
             }
             Event::Failed { .. }
             | Event::NotFollowed { .. }
+            | Event::Lost { .. }
             | Event::Polling { .. }
             | Event::NoTimes { .. } => {
                 tracing::warn!("{event}");

@@ -60,7 +60,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +139,8 @@ pub struct Engine {
     allowlist: Allowlist,
     tracker: Tracker,
     bans: Bans,
+    /// Bans that were found in the kernel and that nobody remembers.
+    found: HashSet<Key>,
     decisions: VecDeque<Decision>,
     history: History,
     /// What holds of records across jails, for the bans of jails that do not count so; `None` if none does.
@@ -158,6 +160,7 @@ impl Engine {
             allowlist: Allowlist::default(),
             tracker: Tracker::new(limits.offenders),
             bans: Bans::new(),
+            found: HashSet::new(),
             decisions: VecDeque::new(),
             history: History::new(limits.history),
             across: None,
@@ -232,7 +235,7 @@ impl Engine {
         taken
     }
 
-    /// Takes over a ban that counts already.
+    /// Takes over a ban without counting it: its record is restored with it.
     fn take(&mut self, ban: Ban) -> bool {
         let (id, offender) = (ban.jail, canonical(ban.offender));
         if self.allowed_by(id, offender).is_some() {
@@ -270,6 +273,9 @@ impl Engine {
         }
         if self.bans.covers(o.jail, addr) {
             jail.stats.already_banned += 1;
+            if !self.found.is_empty() {
+                self.recognise(&o);
+            }
             return Verdict::AlreadyBanned;
         }
         let mut at = o.at;

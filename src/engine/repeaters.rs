@@ -99,6 +99,12 @@ impl Engine {
         }
     }
 
+    /// The end of a ban that is noted is known better.
+    pub(super) fn note_exact(&mut self, jail: JailId, net: IpNet, end: Timestamp) {
+        self.note_prolonged(jail, net, Some(end));
+        self.history.ended(key(Some(jail), net), end);
+    }
+
     /// A ban that is noted has ended. Who was unbanned by hand begins anew, as in fail2ban.
     pub(super) fn note_ended(&mut self, ban: &Ban, reason: UnbanReason, now: Timestamp) {
         let [own, across] = [Some(ban.jail), None].map(|of| key(of, ban.offender));

@@ -181,6 +181,29 @@ fn a_ban_found_in_the_kernel_counts_once() {
     }
 }
 
+/// The kernel tells an end only roughly; the line that decided the ban is read once more and tells it to the millisecond.
+#[test]
+fn the_end_of_a_long_ban_found_in_the_kernel_becomes_exact() {
+    let begin = || {
+        let mut e = both(Escalation { jitter: secs(1000), ..growing() });
+        e.set_seed(5);
+        e
+    };
+    let mut first = begin();
+    offend(&mut first, A, "192.0.2.1", 0);
+    let known = first.record(A, net("192.0.2.1/32"));
+    offend(&mut first, A, "192.0.2.1", 100);
+    let ban = first.ban(A, net("192.0.2.1/32")).cloned().unwrap();
+    assert!(ban.until.unwrap() > at(120));
+    let mut second = begin();
+    second.restore_history(known);
+    let roughly = ban.until.map(|end| end.saturating_add(Duration::from_millis(7)));
+    assert!(second.adopt_found(Ban { until: roughly, evidence: Box::default(), ..ban.clone() }));
+    assert_eq!(offend(&mut second, A, "192.0.2.1", 100), Verdict::AlreadyBanned);
+    assert_eq!(second.ban(A, net("192.0.2.1/32")), Some(&ban));
+    assert_eq!(second.record(A, net("192.0.2.1/32")), first.record(A, net("192.0.2.1/32")));
+}
+
 #[test]
 fn the_memory_is_counted_from_the_end_by_the_logs_time() {
     let mut e = both(Escalation { memory: secs(100), neighbours: None, ..growing() });
