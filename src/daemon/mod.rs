@@ -354,5 +354,6 @@ pub(crate) fn shown(offender: IpNet) -> String {
 
 /// A policy in a few words: `15 in 1m, banned for 10m`.
 pub(crate) fn policy(jail: &crate::config::Jail) -> String {
-    format!("{} in {}, banned for {}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
+    let more = if jail.escalation.is_some() { ", repeaters for longer" } else { "" };
+    format!("{} in {}, banned for {}{more}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
 }

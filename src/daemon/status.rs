@@ -28,6 +28,7 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
         "uptime": Shown(uptime).to_string(),
         "config": agent.path,
         "tracked": agent.engine.tracked(),
+        "repeaters": { "remembered": agent.engine.remembered(), "forgotten": agent.engine.history_forgotten() },
         "kernel": {
             "state": state,
             "backend": agent.guard.choice.backend.word(),
@@ -87,6 +88,8 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
         "tracked": stats.tracked,
         "bans": stats.bans_current,
         "bans_total": stats.bans_total,
+        "escalated": stats.escalated,
+        "prefix_bans": stats.prefix_bans,
         "last_ban": last_ban,
         "allowlisted": stats.allowlisted,
         "already_banned": stats.already_banned,

@@ -179,7 +179,7 @@ impl Engine {
             };
             if let Some(ban) = self.bans.change(id, net, prolong) {
                 let ban = ban.clone();
-                self.note_prolonged(&ban);
+                self.note_prolonged(id, net, ban.until);
                 self.decisions.push_back(Decision::Prolong(ban));
             }
             prolonged += 1;

@@ -287,7 +287,7 @@ impl Reader<'_> {
 
     fn take(&mut self) -> Token<'_> {
         // The last token, the end, is never passed.
-        let token = self.tokens.get(self.next).or(self.tokens.last()).copied();
+        let token = self.tokens.get(self.next).or_else(|| self.tokens.last()).copied();
         self.next += 1;
         token.unwrap_or(Token { what: What::End, at: 1 })
     }

@@ -28,7 +28,7 @@ pub struct Record {
     pub count: u32,
     /// When the last ban began, by the log's time.
     pub last: Timestamp,
-    /// When the last ban ended or will end; `None` for never.
+    /// When the last ban ended or will end; `None` for never. Across jails, the last of those that ran at once.
     pub last_end: Option<Timestamp>,
 }
 
@@ -149,6 +149,8 @@ impl History {
             }
         };
         if let Some(s) = self.slot_mut(slot) {
+            // Another jail's may end later.
+            let end = if s.count > 0 { s.end.max(end) } else { end };
             (s.count, s.last, s.end) = (earlier.saturating_add(1), since, end);
         }
         self.link_newest(slot);
@@ -159,7 +161,7 @@ impl History {
     /// The ban that is noted now ends later.
     pub(super) fn prolonged(&mut self, key: Key, end: Option<Timestamp>) {
         if let Some(slot) = self.find(key) {
-            self.end(slot, |_| end.unwrap_or(NEVER));
+            self.end(slot, |before| before.max(end.unwrap_or(NEVER)));
         }
     }
 
@@ -291,9 +293,9 @@ impl History {
         }
     }
 
-    /// How many networks whose next step up is `parent` were banned at `from` or later, counted up to `most`.
-    pub(super) fn within(&self, parent: Key, from: Timestamp, most: u32) -> u32 {
-        self.siblings.count(parent, from, most, &self.slots)
+    /// How many networks whose next step up is `parent` were last banned from `from` to `to`, counted up to `most`.
+    pub(super) fn within(&self, parent: Key, from: Timestamp, to: Timestamp, most: u32) -> u32 {
+        self.siblings.count(parent, from, to, most, &self.slots)
     }
 
     fn make_room(&mut self) {

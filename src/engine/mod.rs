@@ -226,6 +226,21 @@ impl Engine {
     /// So set jails and allowlist first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
     pub fn adopt(&mut self, ban: Ban) -> bool {
         let (id, offender) = (ban.jail, canonical(ban.offender));
+        let (since, until) = (ban.since, ban.until);
+        // What is held already counted when it was decided.
+        let known = self.bans.get(id, offender).is_some_and(|held| held.since == since);
+        let taken = self.take(ban);
+        if taken && known {
+            self.note_prolonged(id, offender, until);
+        } else if taken {
+            self.note(id, offender, since, until);
+        }
+        taken
+    }
+
+    /// Takes over a ban without counting it: its record is restored with it.
+    fn take(&mut self, ban: Ban) -> bool {
+        let (id, offender) = (ban.jail, canonical(ban.offender));
         if self.allowed_by(id, offender).is_some() {
             return false;
         }
@@ -233,11 +248,9 @@ impl Engine {
         if self.bans.get(id, offender).is_none() {
             jail.stats.bans_current += 1;
             self.tracker.remove(Key::of(id, offender));
-            self.note(id, offender, ban.since, ban.until);
             self.bans.insert(Ban { offender, ..ban }, self.clock);
             return true;
         }
-        self.note(id, offender, ban.since, ban.until);
         self.bans.change(id, offender, |held| {
             if later(ban.until, held.until) {
                 *held = Ban { offender, ..ban };

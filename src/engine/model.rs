@@ -142,12 +142,15 @@ impl Model {
             let Some(e) = e else { continue };
             let count = self.earlier(scope, net, since, &e) + 1;
             let never = Timestamp::from_millis(i64::MAX);
+            let end = until.unwrap_or(never);
             match self.noted.iter_mut().find(|r| (r.jail, r.offender) == (scope, net)) {
-                Some(r) if since <= r.last => {
-                    let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+                Some(r) => {
+                    if since > r.last {
+                        (r.count, r.last) = (count, since);
+                    }
+                    let end = r.last_end.unwrap_or(never).max(end);
                     r.last_end = Some(end).filter(|end| *end != never);
                 }
-                Some(r) => (r.count, r.last, r.last_end) = (count, since, until),
                 None => {
                     self.noted.push(Record {
                         jail: scope,
@@ -168,8 +171,9 @@ impl Model {
         let mut step = n.parent(net);
         while let Some(prefix) = step {
             step = n.parent(prefix);
-            let within =
-                |r: &&Record| r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from;
+            let within = |r: &&Record| {
+                r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from && r.last <= at
+            };
             let runs = self
                 .record(Some(id), prefix)
                 .is_some_and(|r| r.last < at && r.last_end.is_none_or(|end| at < end));
@@ -186,6 +190,14 @@ impl Model {
                 self.begin(Ban { jail: id, offender: prefix, since: at, until, offenses: n.after, evidence });
             }
             return;
+        }
+    }
+
+    fn prolonged(&mut self, id: JailId, net: IpNet, until: Option<Timestamp>) {
+        let never = Timestamp::from_millis(i64::MAX);
+        for r in self.noted.iter_mut().filter(|r| r.offender == net && r.jail.is_none_or(|of| of == id)) {
+            let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+            r.last_end = Some(end).filter(|end| *end != never);
         }
     }
 
@@ -234,11 +246,7 @@ impl Model {
         if until.unwrap_or(never) > held.until.unwrap_or(never) {
             held.until = until;
             self.decisions.push(Decision::Prolong(held.clone()));
-            for r in
-                self.noted.iter_mut().filter(|r| r.offender == offender && r.jail.is_none_or(|of| of == id))
-            {
-                r.last_end = until;
-            }
+            self.prolonged(id, offender, until);
         }
     }
 
@@ -285,7 +293,12 @@ impl Model {
             return false;
         }
         let never = Timestamp::from_millis(i64::MAX);
-        self.note(ban.jail, ban.offender, ban.since, ban.until);
+        let held = self.bans.iter().find(|b| b.jail == ban.jail && b.offender == ban.offender);
+        if held.is_some_and(|held| held.since == ban.since) {
+            self.prolonged(ban.jail, ban.offender, ban.until);
+        } else {
+            self.note(ban.jail, ban.offender, ban.since, ban.until);
+        }
         match self.bans.iter_mut().find(|b| b.jail == ban.jail && b.offender == ban.offender) {
             Some(held) if ban.until.unwrap_or(never) > held.until.unwrap_or(never) => *held = ban,
             Some(_) => {}
@@ -320,8 +333,7 @@ impl Model {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
             UnbanReason::Reconfigured => {
-                let of =
-                    |r: &&mut Record| r.offender == ban.offender && r.jail.is_none_or(|id| id == ban.jail);
+                let of = |r: &&mut Record| (r.jail, r.offender) == (Some(ban.jail), ban.offender);
                 for r in self.noted.iter_mut().filter(of) {
                     r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));
                 }

@@ -45,7 +45,7 @@ impl Engine {
         let mut steps = std::iter::successors(neighbours.parent(net), |net| neighbours.parent(*net));
         steps.find_map(|prefix| {
             let key = Key::of(jail, prefix);
-            let count = self.history.within(key, from, neighbours.after);
+            let count = self.history.within(key, from, at, neighbours.after);
             let ripe = count >= neighbours.after
                 && !self.history.covers(key, at)
                 && self.bans.get(jail, prefix).is_none()
