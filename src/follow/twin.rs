@@ -11,7 +11,7 @@ use super::event::FileId;
 use super::file::File;
 use super::follower::Follower;
 use super::kin::logs_of;
-use super::mark::Mark;
+use super::mark::{HEAD, Mark};
 use crate::types::Timestamp;
 
 /// So many bytes are compared at each place.
@@ -127,9 +127,8 @@ impl Follower {
             file.twin = None;
             file.caught_up = false;
             let looked = file.look(now, handler);
-            if let Err(error) = looked.and_then(|anew| match anew {
-                None => file.skip_to(mark, handler),
-                Some(_) => Ok(()),
+            if let Err(error) = looked.and_then(|anew| {
+                if anew.is_none() && is_copy_of(file, mark)? { file.skip_to(mark, handler) } else { Ok(()) }
             }) {
                 self.failed_to_read(id, &error, handler);
             }
@@ -144,6 +143,17 @@ impl Follower {
             self.enqueue(id);
         }
     }
+}
+
+/// Whether the file is a copy of what was marked, which is there no more. It may have been made before the last lines
+/// were added.
+fn is_copy_of(file: &mut File, mark: &Mark) -> io::Result<bool> {
+    if file.size >= mark.position.offset && file.size >= mark.head.len() as u64 {
+        return mark.fits(&mut file.body, file.size);
+    }
+    let mut head = [0; HEAD];
+    let n = file.body.read_at(&mut head, 0)?;
+    Ok(mark.head.starts_with(&head[..n]))
 }
 
 /// Compares the beginnings of two files, their ends, and what is before the place up to which `known` was read.
