@@ -1,7 +1,9 @@
 //! Going on where an earlier process was.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +14,9 @@ use super::follower::Follower;
 use super::kin::Generation;
 use super::mark::{Inside, Mark};
 use super::position::{Identity, Position};
-use super::rest::{Search, candidate, homes};
+use super::rest::{Found, Search, candidate, homes};
 use super::source::From;
+use super::twin::{Likeness, compare};
 use crate::types::Timestamp;
 
 /// A directory that is not there (a volume that is mounted later) is waited for so long before its marks are dropped.
@@ -110,6 +113,22 @@ impl Follower {
         self.succeed(path, last);
     }
 
+    /// A marked file was found at another followed path, so it left the one where it was: what is there now came after
+    /// it, and perhaps something in between.
+    pub(super) fn resumed_elsewhere(
+        &mut self,
+        mark: &Mark,
+        place: (&Path, (i64, i64)),
+        id: FileId,
+        now: Timestamp,
+        handler: &mut dyn Handler,
+    ) {
+        let marked = self.entries.get(&mark.path).is_some_and(|entry| entry.file.is_some())
+            || !self.past.at(&mark.path).is_empty();
+        let last = if marked { id } else { self.open_unseen(&mark.path, place, id, now, handler) };
+        self.succeed(&mark.path, Some(last));
+    }
+
     /// What is at `path` now is not what was marked there: it came into being since, and is read whole, after what was
     /// there before.
     fn succeed(&mut self, path: &Path, before: Option<FileId>) {
@@ -153,10 +172,43 @@ impl Follower {
         }
     }
 
+    /// Another file is about to be opened where `left` was. What came in between is opened first, so that at no moment
+    /// the last one is known and what was before it is not. Says what is to be read first.
+    pub(super) fn open_between(
+        &mut self,
+        path: &Path,
+        left: FileId,
+        now: Timestamp,
+        handler: &mut dyn Handler,
+    ) -> Option<FileId> {
+        let identity = self.files.get(&left)?.mark.identity();
+        let (directory, name) = homes(path).pop()?;
+        let is_there = |place: &Path| {
+            let metadata = fs::metadata(place).ok().filter(|found| Identity::of(found) == identity)?;
+            Some((metadata.mtime(), metadata.mtime_nsec()))
+        };
+        // Where it most likely is, so that the directory need not be listed for each of a thousand logs.
+        for suffix in [OsStr::new(".1"), &self.suffix] {
+            let mut likely = name.clone();
+            likely.push(suffix);
+            if !suffix.is_empty() && is_there(&directory.join(likely)).is_some() {
+                return Some(left);
+            }
+        }
+        let place = self.listings.of(&directory).ok()?.by_inode(identity.inode).map(|name| directory.join(name));
+        let Some(place) = place else { return Some(left) };
+        let Some(modified) = is_there(&place) else { return Some(left) };
+        let found = place.file_name().unwrap_or_default().as_bytes();
+        if let Some(suffix) = found.strip_prefix(name.as_bytes()) {
+            self.suffix = OsStr::from_bytes(suffix).to_owned();
+        }
+        Some(self.open_unseen(path, (&place, modified), left, now, handler))
+    }
+
     /// Opens the rotated files that came after the one at `base` and were never seen: they were begun and rotated away
     /// while nobody looked. Only what certainly is one counts: it has the log's name with a number or date that says
     /// that it is newer, and was written later. Says which one is the last to be read.
-    fn open_unseen(
+    pub(super) fn open_unseen(
         &mut self,
         log: &Path,
         base: (&Path, (i64, i64)),
@@ -185,7 +237,7 @@ impl Follower {
         unseen.dedup_by(|b, a| a.0 == b.0);
         let mut last = id;
         for (_, path) in unseen {
-            let found = match candidate(path.clone(), self.keep()) {
+            let mut found = match candidate(path.clone(), self.keep()) {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
@@ -195,7 +247,7 @@ impl Follower {
             };
             let known = self.by_identity.contains_key(&found.identity)
                 || self.past.of(found.identity, &found.path).is_some();
-            if known || found.modified < base.1 {
+            if known || found.modified < base.1 || is_copy_of_log(&mut found, log) {
                 continue;
             }
             let Identity { dev, inode } = found.identity;
@@ -223,6 +275,18 @@ impl Follower {
         handler.mark(&info, Some(mark));
         handler.mark(&info, None);
     }
+}
+
+/// Whether the file is empty or holds nothing but the first part of what is in the log now: a copy, to be followed by
+/// the log's being emptied. Then it will be found as that.
+fn is_copy_of_log(found: &mut Found, log: &Path) -> bool {
+    if found.body.is_packed() {
+        return false;
+    }
+    let Ok(Some(mut current)) = candidate(log.to_owned(), 0) else { return found.size == 0 };
+    let place = found.size;
+    compare((&mut found.body, found.size), (&mut current.body, current.size), place)
+        .is_ok_and(|likeness| likeness == Likeness::Copy)
 }
 
 /// Whether the error says that the directory is not there, or is not the one that will be.

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::Handler;
+use super::body::Body;
 use super::event::FileId;
 use super::file::File;
 use super::follower::Follower;
@@ -19,7 +20,7 @@ const SAMPLE: usize = 4096;
 
 /// What a file is beside another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Likeness {
+pub(super) enum Likeness {
     /// All that it holds is in the other one.
     Copy,
     /// It begins with all that the other one holds, and goes on.
@@ -156,18 +157,27 @@ fn is_copy_of(file: &mut File, mark: &Mark) -> io::Result<bool> {
     Ok(mark.head.starts_with(&head[..n]))
 }
 
-/// Compares the beginnings of two files, their ends, and what is before the place up to which `known` was read.
 fn likeness(file: &mut File, known: &mut File) -> io::Result<Likeness> {
-    let common = file.size.min(known.size);
-    if file.size == 0 {
+    let place = known.mark.position.offset;
+    compare((&mut file.body, file.size), (&mut known.body, known.size), place)
+}
+
+/// Compares the beginnings of two files, their ends, and what is before the place up to which `known` was read.
+pub(super) fn compare(
+    (file, file_size): (&mut Body, u64),
+    (known, known_size): (&mut Body, u64),
+    place: u64,
+) -> io::Result<Likeness> {
+    let common = file_size.min(known_size);
+    if file_size == 0 {
         return Ok(Likeness::Copy);
     }
-    for end in [common.min(SAMPLE as u64), known.mark.position.offset.min(common), common] {
+    for end in [common.min(SAMPLE as u64), place.min(common), common] {
         let start = end.saturating_sub(SAMPLE as u64);
         let length = usize::try_from(end - start).unwrap_or(SAMPLE);
         let (mut a, mut b) = (vec![0; length], vec![0; length]);
-        let n = file.body.read_at(&mut a, start)?;
-        let m = known.body.read_at(&mut b, start)?;
+        let n = file.read_at(&mut a, start)?;
+        let m = known.read_at(&mut b, start)?;
         if m < length {
             // It is just being emptied, as will be seen the next time.
             return Ok(Likeness::Copy);
@@ -176,9 +186,9 @@ fn likeness(file: &mut File, known: &mut File) -> io::Result<Likeness> {
             return Ok(Likeness::Different);
         }
     }
-    Ok(match known.size {
+    Ok(match known_size {
         0 => Likeness::Different,
-        size if file.size > size => Likeness::Longer,
+        size if file_size > size => Likeness::Longer,
         _ => Likeness::Copy,
     })
 }
