@@ -170,9 +170,8 @@ impl Follower {
                     // Under the number that its device has now it was told already.
                     self.drop_mark(&mark, handler);
                 }
-                if resumed && mark.path != path {
-                    let modified = (metadata.mtime(), metadata.mtime_nsec());
-                    self.resumed_elsewhere(&mark, (path, modified), id, now, handler);
+                if resumed {
+                    self.resumed_at(&mark, (path, (metadata.mtime(), metadata.mtime_nsec())), id);
                 }
             }
             Ok(None) => {}
@@ -199,6 +198,7 @@ impl Follower {
         handler: &mut dyn Handler,
     ) -> io::Result<Option<FileId>> {
         let left = self.entries.get_mut(path).and_then(|entry| entry.left.take());
+        let left = left.or_else(|| self.last_left(path));
         if !known && let Some(left) = left {
             let before = self.open_between(path, left, now, handler);
             if let Some(entry) = self.entries.get_mut(path) {
@@ -265,6 +265,12 @@ impl Follower {
             entry.after = None;
         }
         Ok(Some(id))
+    }
+
+    /// The file that left the path last and is still read.
+    fn last_left(&self, path: &Path) -> Option<FileId> {
+        let parting = self.parting.iter().filter_map(|id| self.files.get(id));
+        parting.filter(|file| file.leaving && file.info.path == path).map(|file| file.info.id).max()
     }
 
     /// The path leads to this file from now on.

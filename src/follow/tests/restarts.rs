@@ -7,7 +7,8 @@
 //! log was renamed or copied and emptied, its old files numbered on and compressed, once or many times, while the
 //! follower looked or while none ran. Not promised, and so kept out of the sequences: lines of a file that was deleted
 //! unread; those written between a copy's end and the emptying of the log, or to a log that was marked while it was
-//! empty and then emptied once more; a line that was broken in two by the emptying; in which order files come of which
+//! empty and then emptied once more; a line that was broken in two by the emptying;
+//! those of a log that is now renamed, now copied and emptied; in which order files come of which
 //! one is still written to after the next one was begun.
 
 use std::collections::BTreeMap;
@@ -77,10 +78,12 @@ struct World {
     up: bool,
     reloads: u32,
     long_lines: bool,
+    /// Which logs are copied and emptied; the others are renamed.
+    copied: [bool; LOGS.len()],
 }
 
 impl World {
-    fn new(patterns: &[&'static str], from: From, long_lines: bool) -> Self {
+    fn new(patterns: &[&'static str], from: From, long_lines: bool, copied: [bool; 3]) -> Self {
         let options = Options { max_line: 400, file_budget: 1, ..Options::default() };
         let mut scene = Scene::with(options, &[]);
         fs::create_dir(scene.path("d")).unwrap();
@@ -97,7 +100,7 @@ impl World {
         });
         let logs = logs.collect();
         let written = BTreeMap::new();
-        let mut world = Self { scene, logs, written, serial: 0, up: true, reloads: 1, long_lines };
+        let mut world = Self { scene, logs, written, serial: 0, up: true, reloads: 1, long_lines, copied };
         for log in 0..LOGS.len() {
             world.write(log);
         }
@@ -156,7 +159,7 @@ impl World {
             Action::Write(log, n) => (0..n).for_each(|_| self.write(log)),
             Action::Part(log) => self.part(log),
             Action::Rename(log) => {
-                if !self.logs[log].renamed {
+                if !self.copied[log] && !self.logs[log].renamed {
                     self.shift(log);
                     self.scene.rename(LOGS[log], &Self::name(log, 1));
                     self.logs[log].renamed = true;
@@ -213,7 +216,7 @@ impl World {
     }
 
     fn copy_and_truncate(&mut self, log: usize, turns: [bool; 3]) {
-        if self.logs[log].renamed {
+        if !self.copied[log] {
             return;
         }
         self.end_line(log);
@@ -274,10 +277,11 @@ proptest! {
         ]),
         from_start in any::<bool>(),
         long_lines in any::<bool>(),
+        copied in any::<[bool; 3]>(),
         actions in prop::collection::vec(action(), 1..60),
     ) {
         let from = if from_start { From::Start } else { From::End };
-        let mut world = World::new(patterns, from, long_lines);
+        let mut world = World::new(patterns, from, long_lines, copied);
         for action in &actions {
             world.act(action);
         }
