@@ -80,6 +80,7 @@ fn explain(jails: &Jails, ready: &Ready, engine: &mut Engine, line: &[u8]) -> Re
     let at = seen.at.unwrap_or(now);
     let told = match engine.offense(Offense { jail: ready.id, offender: address, at, line }, at) {
         Verdict::Allowlisted => format!("none: {address} is never banned (see ignoreip)"),
+        Verdict::Refused => format!("none: {address} must not be banned at the moment"),
         Verdict::Banned => "ban at once".to_owned(),
         _ => {
             let banned = engine.offender(ready.id, address).map_or_else(|| address.to_string(), shown);

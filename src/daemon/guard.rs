@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::kernel::backend::BackendKind;
 use crate::kernel::legacy::Look;
 use crate::kernel::{
-    Backend, Changes, Choice, Counts, Layout, Packets, desired, parse_comment, ruleset, want,
+    Backend, Changes, Choice, Counts, Layout, Packets, desired, is_forced, parse_comment, ruleset, want,
 };
 use crate::types::{Ban, Decision, Timestamp};
 
@@ -140,14 +140,15 @@ impl Guard {
                 continue;
             };
             let evidence = Box::from(&b"found in the kernel"[..]);
-            let ban = Ban { jail: id, offender: element.net, since, until: element.end, offenses, evidence };
+            let forced = is_forced(&element.comment);
+            let (offender, until) = (element.net, element.end);
+            let ban = Ban { jail: id, offender, since, until, offenses, evidence, forced };
             if engine.adopt(ban) {
                 taken += 1;
             } else {
-                tracing::warn!(
-                    "lifting the ban of {} in {jail}: ignoreip says it is never banned",
-                    shown(element.net)
-                );
+                let why = engine.protected().told(offender);
+                let why = why.unwrap_or_else(|| "ignoreip says it is never banned".to_owned());
+                tracing::warn!("lifting the ban of {} in {jail}: {why}", shown(offender));
             }
         }
         Ok(taken)
