@@ -377,6 +377,15 @@ impl Guard {
         retry.into_iter().chain(repair).chain(self.headers.due_at()).min()
     }
 
+    /// How it stands, in a word or two.
+    pub(super) fn state(&self) -> &'static str {
+        match self.choice.backend {
+            BackendKind::Nobody => "observing",
+            _ if self.is_settled() => "enforcing",
+            _ => "not enforcing",
+        }
+    }
+
     /// Whether the kernel holds what it should, as far as we know.
     pub(super) fn is_settled(&self) -> bool {
         self.retry.is_none()

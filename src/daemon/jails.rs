@@ -126,12 +126,17 @@ impl Jails {
         Ok(Trust::new(networks(&config.trusted_proxies, &host::own_networks()?)))
     }
 
-    /// The shape of the table for these jails.
+    /// The shape of the table for these jails. Those that only observe have no place there, and so none of their bans has.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        Layout::new(
-            self.jails.iter().map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)),
-        )
+        let enforced = self.jails.iter().filter(|ready| !ready.jail.observe);
+        Layout::new(enforced.map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)))
+    }
+
+    /// Whether bans of this jail are decided and told, but not enforced.
+    #[must_use]
+    pub fn observed(&self, id: JailId) -> bool {
+        self.jails.iter().any(|ready| ready.id == id && ready.jail.observe)
     }
 
     /// The jail called `name`.
