@@ -33,7 +33,7 @@ pub(super) fn run(config: &Path, line: &str, only: Option<&str>) -> Result<()> {
     if chosen.is_empty() {
         let what = only
             .map_or_else(|| "no jail is configured".to_owned(), |name| format!("there is no jail {name:?}"));
-        bail!(Failure::new(exit::USAGE, what));
+        bail!(Failure::new(if only.is_some() { exit::NO } else { exit::USAGE }, what));
     }
     let mut engine = Engine::new(Limits::default());
     engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());

@@ -189,12 +189,10 @@ pub(super) fn stopped(bans: usize, removed: &Result<()>) -> Response {
 
 /// Text from a log for a terminal: what is not printable could move the cursor or change colours there.
 pub(crate) fn printable(text: &[u8]) -> String {
-    // Besides control characters: line and paragraph separators, and marks that reorder what is read.
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    String::from_utf8_lossy(text).chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+    String::from_utf8_lossy(text)
+        .chars()
+        .map(|c| if crate::log::is_hostile(c) { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
