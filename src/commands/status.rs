@@ -19,6 +19,9 @@ pub(super) fn render(status: &Value) -> String {
 
 fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     let kernel = &status["kernel"];
+    if status["state"] == "starting" {
+        return writeln!(out, "stockade {}, starting: {}", text(&status["version"]), text(&status["doing"]));
+    }
     writeln!(
         out,
         "stockade {}, {}, up {}",
@@ -26,6 +29,18 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         text(&status["state"]),
         text(&status["uptime"])
     )?;
+    let reading = &status["reading"];
+    if let (Some(percent), Some(behind)) = (reading["percent"].as_u64(), reading["behind"].as_u64()) {
+        let most = printable(text(&reading["most"]).as_bytes());
+        let others = match reading["files"].as_u64() {
+            Some(n) if n > 1 => format!(" and {} others", n - 1),
+            _ => String::new(),
+        };
+        writeln!(out, "reading the backlog of {most}{others}: {percent} %, {} to go", size(behind))?;
+    }
+    if status["state"] == "observing" {
+        writeln!(out, "observing: everything is decided and told, nothing is enforced")?;
+    }
     write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
     write!(out, ", backend {} ({})", text(&kernel["backend"]), text(&kernel["reason"]))?;
     if kernel["repairs"].as_u64() > Some(0) {
@@ -102,6 +117,9 @@ fn headers(out: &mut String, headers: &Value) -> std::fmt::Result {
 
 fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     writeln!(out, "\n{} ({})", text(&jail["jail"]), text(&jail["policy"]))?;
+    if jail["observed"] == true {
+        writeln!(out, "  observed  its bans are decided and told, not enforced")?;
+    }
     writeln!(
         out,
         "  lines     {} ({}/s), {} offenses, {} not understood",
@@ -117,6 +135,7 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
         ("prefix_bans", "bans of prefixes, for many offenders in them"),
         ("unattributable", "offenses only from trusted proxies: nobody to ban"),
         ("allowlisted", "offenses of allowlisted addresses"),
+        ("refused", "offenses that would have banned somebody who must not be locked out"),
         ("already_banned", "offenses of addresses already banned"),
         ("leaks", "offenses in spite of a ban (see leaks above)"),
         ("too_old", "offenses too old to ban for"),
@@ -126,6 +145,9 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
         if let Some(n) = jail[key].as_u64().filter(|n| *n > 0) {
             writeln!(out, "  note      {n} {what}")?;
         }
+    }
+    for refusal in list(&jail["refusals"]) {
+        writeln!(out, "  refused   at {}: {}", text(&refusal["at"]), text(&refusal["why"]))?;
     }
     for file in list(&jail["files"]) {
         let behind = match file["behind"].as_u64() {

@@ -91,6 +91,8 @@ pub struct Jail {
     pub ipv6_prefix: u8,
     /// Never banned by this jail, besides [`Config::ignoreip`].
     pub ignoreip: Vec<AllowEntry>,
+    /// Everything is decided and told, nothing enforced.
+    pub observe: bool,
     /// Ports a ban closes, sorted; none means all.
     pub ports: Vec<u16>,
     /// The zone of time stamps that carry none: `UTC`, `+01:00` or an IANA name. `None`: the filter's, else the host's.
@@ -235,6 +237,13 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         Ok(interpret(&bytes, &path.display().to_string(), shipped).0.paths)
+    }
+
+    /// Has every jail only observe.
+    pub fn observe_all(&mut self) {
+        for jail in &mut self.jails {
+            jail.observe = true;
+        }
     }
 
     /// As [`Config::parse`], of bytes that may not be text.

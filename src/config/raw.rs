@@ -40,6 +40,7 @@ const JAIL: &[&str] = &[
     "ignoreip",
     "ports",
     "timezone",
+    "observe",
 ];
 
 const LEVELS: &[(&str, LogLevel)] = &[
@@ -98,6 +99,7 @@ pub(super) struct RawJail {
     pub(super) ignoreip: Option<Vec<AllowEntry>>,
     pub(super) ports: Option<Vec<u16>>,
     pub(super) timezone: Option<String>,
+    pub(super) observe: Option<bool>,
 }
 
 /// The name of a filter and its place; without the name, what stands there is no name.
@@ -175,6 +177,7 @@ fn jail(cursor: &Cursor<'_>, report: &mut Report) -> RawJail {
         ignoreip: keys.read("ignoreip", report, addresses),
         ports: keys.read("ports", report, |c, r| Some(ports::read(c, r))),
         timezone: keys.read("timezone", report, filter::timezone),
+        observe: keys.read("observe", report, |c, r| c.flag(r)),
     }
 }
 

@@ -104,6 +104,7 @@ fn resolve_jail(
         ipv6_prefix: own.ipv6_prefix.or(defaults.ipv6_prefix).unwrap_or(IPV6_PREFIX),
         ignoreip: own.ignoreip.or_else(|| defaults.ignoreip.clone()).unwrap_or_default(),
         ports: own.ports.or_else(|| defaults.ports.clone()).unwrap_or_default(),
+        observe: own.observe.or(defaults.observe).unwrap_or(false),
         timezone: own.timezone.or_else(|| defaults.timezone.clone()),
         name,
     })

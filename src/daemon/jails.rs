@@ -133,14 +133,19 @@ impl Jails {
         Ok(Trust::new(networks(&config.trusted_proxies, &host::own_networks()?)))
     }
 
-    /// The shape of the table for these jails.
+    /// The shape of the table for these jails. Those that only observe have no place there, and so none of their bans has.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        let steps = self.jails.iter().filter_map(|r| r.jail.escalation.as_ref()?.neighbours.as_ref());
-        Layout::new(
-            self.jails.iter().map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)),
-        )
-        .with_prefixes(steps.flat_map(|n| n.ipv6.iter().copied()))
+        let enforced = self.jails.iter().filter(|ready| !ready.jail.observe);
+        let steps = enforced.clone().filter_map(|r| r.jail.escalation.as_ref()?.neighbours.as_ref());
+        Layout::new(enforced.map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)))
+            .with_prefixes(steps.flat_map(|n| n.ipv6.iter().copied()))
+    }
+
+    /// Whether bans of this jail are decided and told, but not enforced.
+    #[must_use]
+    pub fn observed(&self, id: JailId) -> bool {
+        self.jails.iter().any(|ready| ready.id == id && ready.jail.observe)
     }
 
     /// The jail called `name`.

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::batch::{Batch, FULL, Progress};
 use super::jails::Ready;
+use super::pulse::Pulse;
 use super::snapshot::{FileState, JailLines, Snapshot};
 use crate::clock;
 use crate::config;
@@ -24,6 +25,8 @@ pub(super) struct Plan {
 pub(super) struct Reader {
     batches: mpsc::Sender<Batch>,
     batch: Batch,
+    /// Beats while it reads.
+    pub(super) pulse: Arc<Pulse>,
     /// Nobody listens any more.
     pub(super) closed: bool,
     /// The time of day, as of this turn.
@@ -49,9 +52,10 @@ struct Watched {
 }
 
 impl Reader {
-    pub(super) fn new(batches: mpsc::Sender<Batch>) -> Self {
+    pub(super) fn new(batches: mpsc::Sender<Batch>, pulse: Arc<Pulse>) -> Self {
         Self {
             batches,
+            pulse,
             batch: Batch::default(),
             closed: false,
             now: clock::now(),
@@ -144,6 +148,7 @@ impl Reader {
 impl Handler for Reader {
     fn block(&mut self, file: &FileInfo, mut lines: Lines<'_>) {
         let now = self.now;
+        self.pulse.beat();
         self.watched(file);
         let Some(mut watched) = self.files.remove(&file.id) else { return };
         let before = watched.matcher.counts();

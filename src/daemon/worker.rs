@@ -6,12 +6,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
+use super::pulse::Pulse;
 use super::reader::{Plan, Reader};
 use super::snapshot::Snapshot;
 use crate::clock;
@@ -24,12 +25,16 @@ const TURN: Duration = Duration::from_secs(1);
 /// The snapshot is renewed at most so often while lines keep coming.
 const SNAPSHOT: Duration = Duration::from_millis(200);
 
+/// A thread that was told to end has ended by then; one that is stuck in a read ends with the process.
+const END: Duration = Duration::from_millis(300);
+
 /// The thread, from outside.
 pub(super) struct Worker {
     plan: Arc<Mutex<Option<Plan>>>,
     snapshot: Arc<Mutex<Snapshot>>,
     stop: Arc<AtomicBool>,
     waker: Waker,
+    pulse: Arc<Pulse>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,18 +52,19 @@ impl Worker {
         let plan = Arc::new(Mutex::new(Some(plan)));
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let stop = Arc::new(AtomicBool::new(false));
+        let pulse = Arc::new(Pulse::default());
         let mut inside = Inside {
             plan: Arc::clone(&plan),
             snapshot: Arc::clone(&snapshot),
             stop: Arc::clone(&stop),
-            reader: Reader::new(batches),
+            reader: Reader::new(batches, Arc::clone(&pulse)),
             last_snapshot: Timestamp::default(),
         };
         let thread = std::thread::Builder::new()
             .name("follow".to_owned())
             .spawn(move || inside.run(follower))
             .context("failed to start the follower's thread")?;
-        Ok((Self { plan, snapshot, stop, waker, thread: Some(thread) }, receiver))
+        Ok((Self { plan, snapshot, stop, waker, pulse, thread: Some(thread) }, receiver))
     }
 
     /// Has it follow something else from now on. Files that stay keep their positions.
@@ -72,13 +78,27 @@ impl Worker {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How long ago it gave a sign of life.
+    pub(super) fn silent(&self) -> Duration {
+        self.pulse.silent()
+    }
+
     /// Ends it. The receiver must be dropped or drained, or a full channel would hold the thread for ever.
     pub(super) fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let end = Instant::now() + END;
+        while !thread.is_finished() {
+            if Instant::now() > end {
+                tracing::warn!(
+                    "the follower's thread is stuck (a file system that does not answer?): left behind"
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
             tracing::error!("the follower's thread panicked");
         }
     }
@@ -99,6 +119,7 @@ impl Inside {
             if let Some(plan) = plan {
                 follower.set_sources(&self.reader.plan(plan));
             }
+            self.reader.pulse.beat();
             self.reader.now = clock::now();
             let turn = follower.turn(self.reader.now, TURN, &mut self.reader);
             self.reader.hand_over();

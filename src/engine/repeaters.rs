@@ -102,7 +102,7 @@ impl Engine {
                 self.history.forget(across);
             }
             // Across jails another one's ban may run on.
-            UnbanReason::Reconfigured => self.history.ended(own, now),
+            UnbanReason::Reconfigured | UnbanReason::Protected => self.history.ended(own, now),
         }
     }
 

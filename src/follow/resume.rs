@@ -223,7 +223,8 @@ impl Follower {
                 return Some(left);
             }
         }
-        let place = self.listings.of(&directory).ok()?.by_inode(identity.inode).map(|name| directory.join(name));
+        let place =
+            self.listings.of(&directory).ok()?.by_inode(identity.inode).map(|name| directory.join(name));
         let Some(place) = place else { return Some(left) };
         let Some(modified) = is_there(&place) else { return Some(left) };
         let found = place.file_name().unwrap_or_default().as_bytes();

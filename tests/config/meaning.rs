@@ -80,6 +80,7 @@ log: { level: debug, format: json }
         ignoreip: vec![AllowEntry::Net("198.51.100.0/24".parse().unwrap())],
         ports: vec![22, 443, 8000, 8001, 8002],
         timezone: Some("+01:00".into()),
+        observe: false,
     };
     assert_eq!(*web, wanted);
     assert!(Arc::ptr_eq(&web.filter, &npm.filter), "jails of one filter share it");

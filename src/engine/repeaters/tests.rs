@@ -165,6 +165,7 @@ fn a_ban_found_in_the_kernel_counts_once() {
         until: Some(at(since + 30)),
         offenses: 1,
         evidence: Box::default(),
+        forced: false,
     };
     let record = |count, last: u64| Record {
         jail: Some(A),
