@@ -6,6 +6,7 @@
 
 mod check;
 mod crash;
+mod escalation;
 mod hammer;
 mod headers;
 mod hops;
