@@ -10,6 +10,7 @@ pub mod types;
 pub mod config;
 
 pub mod follow;
+pub mod source;
 
 pub mod filter;
 

@@ -10,6 +10,7 @@ use super::raw::{RawConfig, RawFilter, RawJail, RawNamed};
 use super::report::{Location, Path, Report, shown};
 use super::{Config, Jail, Leaks, Limits, Log, Paths, Shipped, filter, names};
 use crate::filter::definition::Definition;
+use crate::source::journal::Matches;
 use crate::types::BanTime;
 
 const STATE: &str = "/var/lib/stockade";
@@ -39,12 +40,23 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
     if jails.is_empty() {
         report.warning(None, "", "no jail is enabled, so nothing is watched; add one under `jails:`");
     }
+    // Who can send can have anybody banned, and over UDP a sender's address is what it says: that others may is to be said.
+    if !raw.sources.lets_others_send() {
+        let open = jails.iter().flat_map(|jail: &Jail| jail.listen.iter().map(move |at| (&jail.name, at)));
+        for (name, address) in open.filter(|(_, address)| !address.is_local()) {
+            let text = format!(
+                "{address} can be reached from elsewhere; listen at 127.0.0.1, or name who may send there in `syslog: {{ senders: … }}`"
+            );
+            report.mistake(None, format!("jails.{name}.listen"), text);
+        }
+    }
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Config {
         jails,
         filters: filters.known.into_iter().filter_map(|(name, found)| Some((name, found?))).collect(),
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
+        sources: raw.sources.resolve(),
         backend: raw.backend.unwrap_or_default(),
         headers: raw.headers.resolve(),
         paths: Paths {
@@ -79,15 +91,24 @@ fn resolve_jail(
     };
     let found = filter.name.and_then(|name| Some((filters.find(&name, filter.at, &key, report)?, name)));
     let logpath = own.logpath.or_else(|| defaults.logpath.clone());
-    if logpath.is_none() {
-        report.mistake(Some(at), path, "has no logpath; name the files to follow with `logpath:`");
+    let journal = own.sources.journal.or_else(|| defaults.sources.journal.clone());
+    let docker = own.sources.docker.or_else(|| defaults.sources.docker.clone());
+    let listen = own.sources.listen.or_else(|| defaults.sources.listen.clone());
+    if logpath.is_none() && journal.is_none() && docker.is_none() && listen.is_none() {
+        let text =
+            "has no logpath; name the files to follow with `logpath:` (or `journal:`, `docker:`, `listen:`)";
+        report.mistake(Some(at), path, text);
     }
     let (filter, filter_name) = found?;
     Some(Jail {
         enabled: own.enabled.or(defaults.enabled).unwrap_or(true),
         filter_name,
         filter,
-        logpath: logpath?,
+        logpath: logpath.unwrap_or_default(),
+        journal: journal.filter(|all| !all.is_empty()).map(Matches::any),
+        docker: docker.unwrap_or_default(),
+        listen: listen.unwrap_or_default(),
+        render: own.sources.shape.or(defaults.sources.shape),
         from: own.from.or(defaults.from).unwrap_or_default(),
         maxretry: own.maxretry.or(defaults.maxretry).unwrap_or(MAXRETRY),
         findtime: own.findtime.or(defaults.findtime).unwrap_or(TEN_MINUTES),
