@@ -23,6 +23,8 @@ const JOURNALS: [&str; 2] = ["/run/log/journal", "/var/log/journal"];
 const BLOCK: usize = 64 * 1024;
 /// So much of what it says against us is kept, the last.
 const COMPLAINT_MAX: usize = 400;
+/// What has closed its output has so long to end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Asking for the last entry may take so long.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -183,7 +185,11 @@ impl Child {
 
     /// How it ended: what it complained about, or else its exit status. It is ended if it has not.
     pub(crate) fn end(mut self) -> String {
-        // What it said last may not have been read: it has ended, so this does not wait for long.
+        // It closes its output a moment before it has ended; if it has closed it for another reason, it is of no use.
+        let until = Instant::now() + LAST_WORDS;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         drop(self.child.kill());
         while matches!(self.hear_complaint(), Ok(Heard::Something)) {}
         let status = self.child.wait();
