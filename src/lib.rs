@@ -1,7 +1,8 @@
 //! stockade follows logs, counts offenses per jail and bans offenders in nf_tables over netlink.
 //!
 //! The modules stand in the order of the flow: [`follow`] turns files into lines, [`filter`] lines into offenses,
-//! [`engine`] offenses into decisions, [`kernel`] decisions into elements of nf_tables sets.
+//! [`engine`] offenses into decisions, [`kernel`] decisions into elements of nf_tables sets;
+//! [`ledger`] remembers them.
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -17,6 +18,8 @@ pub mod filter;
 pub mod engine;
 
 pub mod kernel;
+
+pub mod ledger;
 
 pub mod daemon;
 

@@ -63,19 +63,6 @@ impl Batch {
         self.items.is_empty() && self.progress.is_empty()
     }
 
-    /// Notes how far a source has been read; what was noted of it before is overtaken.
-    pub(super) fn progressed(&mut self, progress: Progress) {
-        let same = |held: &&mut Progress| match (&**held, &progress) {
-            (Progress::File { id: a, .. }, Progress::File { id: b, .. }) => a == b,
-            (Progress::Cursor { source: a, .. }, Progress::Cursor { source: b, .. }) => a == b,
-            _ => false,
-        };
-        match self.progress.iter_mut().rev().find(same) {
-            Some(held) => *held = progress,
-            None => self.progress.push(progress),
-        }
-    }
-
     /// Empties it, keeping its memory.
     pub(crate) fn clear(&mut self) {
         self.items.clear();

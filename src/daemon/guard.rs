@@ -139,6 +139,10 @@ impl Guard {
                 tracing::warn!("lifting the ban of {}: there is no jail {jail} any more", shown(element.net));
                 continue;
             };
+            // The agent before us crashed after it had lifted this ban, and before the kernel heard of it.
+            if engine.is_over(id, element.net, since) {
+                continue;
+            }
             let evidence = Box::from(&b"found in the kernel"[..]);
             let ban = Ban { jail: id, offender: element.net, since, until: element.end, offenses, evidence };
             if engine.adopt(ban) {

@@ -30,6 +30,12 @@ impl Registry {
         JailId(u16::try_from(at).unwrap_or(u16::MAX))
     }
 
+    /// All names that were ever given a number, by number.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
     /// The number of the jail `name`, if it was ever configured.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<JailId> {

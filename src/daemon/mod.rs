@@ -4,6 +4,7 @@ mod batch;
 mod guard;
 mod headers;
 pub mod jails;
+mod keeper;
 mod leaks;
 mod lookout;
 mod orders;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 pub(crate) use self::batch::Batch;
 use self::guard::Guard;
 use self::jails::{Jails, Registry};
+use self::keeper::Keeper;
 use self::leaks::Leaks;
 use self::lookout::Told;
 use self::reader::Plan;
@@ -39,7 +41,7 @@ use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
-use crate::engine::{Engine, Limits, Verdict};
+use crate::engine::{Command, Engine, Limits, Unban, Verdict};
 use crate::follow::Options;
 use crate::host;
 use crate::kernel::backend;
@@ -98,6 +100,7 @@ struct Agent {
     jails: Jails,
     engine: Engine,
     guard: Guard,
+    keeper: Keeper,
     worker: Option<Worker>,
     started: Timestamp,
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
@@ -130,6 +133,9 @@ impl Agent {
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
+        let (mut keeper, loaded) =
+            Keeper::open(&config.paths.state, &registry).context("failed to start the ledger's thread")?;
+        keeper.restore(&mut engine, loaded.bans, loaded.windows, &registry);
         let choice = backend::choose(config.backend, &jails.layout()).await?;
         let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
@@ -144,7 +150,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, loaded.files)?;
         let agent = Self {
             path: path.to_owned(),
             config,
@@ -152,6 +158,7 @@ impl Agent {
             jails,
             engine,
             guard,
+            keeper,
             worker: Some(worker),
             started: now,
             last_bans: HashMap::new(),
@@ -173,6 +180,7 @@ impl Agent {
     ) -> Result<()> {
         while self.stop.is_none() {
             let (timer, due) = (self.timer(), self.guard.due_at());
+            let checkpoint = self.keeper.due_at(&self.engine);
             tokio::select! {
                 // In this order: what somebody broke is mended before new bans are written into it.
                 biased;
@@ -180,9 +188,12 @@ impl Agent {
                 who = self.guard.changed() => self.guard.repair(who, &self.engine, &self.registry).await,
                 () = until(due) => self.guard.due(&self.engine, &self.registry).await,
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
+                outcome = self.keeper.outcome() => self.keeper.note(outcome),
+                () = until(checkpoint) => self.keeper.write(&mut self.engine, &self.registry),
                 batch = batches.recv() => {
-                    let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
+                    let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     self.offenses(&batch);
+                    self.keeper.absorb(&mut batch.progress);
                     self.tell_leaks().await;
                 }
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
@@ -204,8 +215,22 @@ impl Agent {
         if let Some(worker) = self.worker.take() {
             worker.stop();
         }
-        let Some(stop) = self.stop.take() else { return Ok(()) };
+        let stop = self.stop.take();
         let bans = self.engine.bans().count();
+        if stop.as_ref().is_some_and(|stop| stop.flush) {
+            // What is lifted must not come back at the next start.
+            let all = Command::Unban { what: Unban::All, jail: None };
+            if let Err(e) = self.engine.command(all, clock::now()) {
+                tracing::error!("{e}");
+            }
+        }
+        if !self.keeper.flush(&mut self.engine, &self.registry).await {
+            tracing::warn!(
+                "stopping without having written everything to the ledger: the next start reads some lines once more"
+            );
+        }
+        self.keeper.close().await;
+        let Some(stop) = stop else { return Ok(()) };
         let removed = if stop.flush { self.guard.remove().await } else { Ok(()) };
         let response = requests::stopped(bans, &removed);
         if let Some(reply) = stop.reply {

@@ -1,17 +1,17 @@
 //! From lines to batches of offenses: what every thread that reads a source does with what it reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, FULL};
+use super::batch::{Batch, FULL, Progress};
 use super::jails::Ready;
 use super::snapshot::{FileState, JailLines, Snapshot};
 use crate::clock;
 use crate::config;
 use crate::filter::{Attribution, Matcher, Trust};
-use crate::follow::{Event, FileId, FileInfo, Follower, From, Handler, Lines, Source, SourceId};
+use crate::follow::{Event, FileId, FileInfo, Follower, From, Handler, Lines, Mark, Source, SourceId};
 use crate::types::{JailId, Timestamp};
 
 /// What to follow, and for whom.
@@ -35,6 +35,10 @@ pub(super) struct Reader {
     /// What each file is matched against.
     files: HashMap<FileId, Watched>,
     lines: HashMap<JailId, JailLines>,
+    /// How far each file was handed over.
+    marks: HashMap<FileId, Mark>,
+    /// Files whose mark is another than the last batch says, or that are done with.
+    moved: HashSet<FileId>,
 }
 
 /// A file's matcher remembers the lines before: one may be the second half of a line that a client broke in two.
@@ -56,6 +60,8 @@ impl Reader {
             sources: Vec::new(),
             files: HashMap::new(),
             lines: HashMap::new(),
+            marks: HashMap::new(),
+            moved: HashSet::new(),
         }
     }
 
@@ -111,7 +117,11 @@ impl Reader {
         self.sources.get(usize::try_from(source.0).ok()?).map(|(id, _)| *id)
     }
 
+    /// Hands over what there is, with how far each file was read for it.
     pub(super) fn hand_over(&mut self) {
+        let marks = &self.marks;
+        let progress = self.moved.drain().map(|id| Progress::File { id, mark: marks.get(&id).cloned() });
+        self.batch.progress.extend(progress);
         if !self.batch.is_empty() && self.batches.blocking_send(std::mem::take(&mut self.batch)).is_err() {
             self.closed = true;
         }
@@ -132,12 +142,12 @@ impl Reader {
 }
 
 impl Handler for Reader {
-    fn block(&mut self, file: &FileInfo, lines: Lines<'_>) {
+    fn block(&mut self, file: &FileInfo, mut lines: Lines<'_>) {
         let now = self.now;
         self.watched(file);
-        let Some(watched) = self.files.get_mut(&file.id) else { return };
+        let Some(mut watched) = self.files.remove(&file.id) else { return };
         let before = watched.matcher.counts();
-        for line in lines {
+        while let Some(line) = lines.next() {
             let mut full = false;
             watched.matcher.line(line, now, |hit| match hit.who {
                 Attribution::Offender(offender) | Attribution::Behind { offender, .. } => {
@@ -154,8 +164,15 @@ impl Handler for Reader {
                     }
                 }
             });
-            if full && self.batches.blocking_send(std::mem::take(&mut self.batch)).is_err() {
-                self.closed = true;
+            if full {
+                // Cut in the middle of a block: what is behind this line belongs to the next batch.
+                if let Some(mark) = self.marks.get_mut(&file.id) {
+                    *mark = mark.at(lines.offset());
+                    self.moved.insert(file.id);
+                }
+                self.hand_over();
+            }
+            if self.closed {
                 return;
             }
         }
@@ -167,11 +184,25 @@ impl Handler for Reader {
             lines.ignored += counts.ignored - before.ignored;
             lines.rate.add(counts.lines - before.lines, now);
         }
+        self.files.insert(file.id, watched);
     }
 
     fn stamp(&mut self, file: &FileInfo, line: &[u8]) -> Option<Timestamp> {
         let now = self.now;
         self.watched(file).matcher.stamp(line, now)
+    }
+
+    fn mark(&mut self, file: &FileInfo, mark: Option<&Mark>) {
+        match mark {
+            Some(mark) => self.marks.insert(file.id, mark.clone()),
+            None => self.marks.remove(&file.id),
+        };
+        self.moved.insert(file.id);
+    }
+
+    fn before(&mut self, file: &FileInfo, line: &[u8]) {
+        let now = self.now;
+        self.watched(file).matcher.line(line, now, |_| {});
     }
 
     fn event(&mut self, event: Event<'_>) {
@@ -182,6 +213,7 @@ impl Handler for Reader {
             }
             Event::Failed { .. }
             | Event::NotFollowed { .. }
+            | Event::Lost { .. }
             | Event::Polling { .. }
             | Event::NoTimes { .. } => {
                 tracing::warn!("{event}");

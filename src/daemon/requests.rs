@@ -134,6 +134,10 @@ impl Agent {
     /// Carries the decisions of an order out before it is answered: who is told "banned" may rely on it.
     async fn decided(&mut self) -> Vec<Value> {
         let decisions = self.carry_out().await;
+        // Nor may it be undone by a crash.
+        if !self.keeper.flush(&mut self.engine, &self.registry).await {
+            tracing::warn!("an order is in force and not written to the ledger yet");
+        }
         // Bans that ran out meanwhile are none of the order's doing.
         let of_order = |d: &&Decision| !matches!(d, Decision::Unban(_, crate::types::UnbanReason::Expired));
         decisions.iter().filter(of_order).map(|d| self.ban_value(d.ban())).collect()

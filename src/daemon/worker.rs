@@ -15,7 +15,7 @@ use super::batch::Batch;
 use super::reader::{Plan, Reader};
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::follow::{Follower, Options, Waker};
+use crate::follow::{Follower, Mark, Options, Waker};
 use crate::types::Timestamp;
 
 /// How long a turn waits for news. A poll of the follower's own is the safety net; this only bounds how old the
@@ -34,10 +34,15 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread. Its batches come out of the receiver, which ends when the thread does.
-    pub(super) fn start(plan: Plan, options: Options) -> Result<(Self, mpsc::Receiver<Batch>)> {
+    /// Starts the thread, which goes on where an earlier process has left `marks`. Its batches come out of the receiver, which ends when the thread does.
+    pub(super) fn start(
+        plan: Plan,
+        options: Options,
+        marks: Vec<Mark>,
+    ) -> Result<(Self, mpsc::Receiver<Batch>)> {
         let (batches, receiver) = mpsc::channel(8);
-        let follower = Follower::new(options);
+        let mut follower = Follower::new(options);
+        follower.resume(marks);
         let waker = follower.waker();
         let plan = Arc::new(Mutex::new(Some(plan)));
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));

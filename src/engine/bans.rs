@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::IpNet;
 
+use super::dirty::Dirty;
 use super::net::Key;
+use super::persist::Changed;
 use crate::types::{Ban, JailId, Timestamp};
 
 /// Current bans. Each jail bans a network once.
@@ -28,6 +30,7 @@ pub(super) struct Bans {
     /// How many bans have a prefix of each length, so that [`Bans::covers`] asks for lengths that occur.
     lengths4: Lengths,
     lengths6: Lengths,
+    dirty: Dirty,
 }
 
 impl Bans {
@@ -42,11 +45,38 @@ impl Bans {
             next: None,
             lengths4: Lengths::default(),
             lengths6: Lengths::default(),
+            dirty: Dirty::default(),
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Ban> {
         self.slots.iter().flatten()
+    }
+
+    /// From now on [`changes`](Self::changes) tells.
+    pub(super) fn remember_changes(&mut self) {
+        self.dirty.begin();
+    }
+
+    /// What was restored is known to whom it was restored from.
+    pub(super) fn is_known(&mut self) {
+        self.dirty.forget();
+    }
+
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.dirty.is_clean()
+    }
+
+    /// What changed since the last time.
+    pub(super) fn changes(&mut self) -> Changed<Ban> {
+        let taken = self.dirty.take();
+        let gone = taken.gone.iter().map(|key| (key.jail(), key.net())).collect();
+        let now = if taken.all {
+            self.iter().cloned().collect()
+        } else {
+            taken.slots.iter().filter_map(|slot| self.slots.get(place(*slot))?.clone()).collect()
+        };
+        Changed { all: taken.all, gone, now }
     }
 
     /// The ban of exactly `net`, which is canonical.
@@ -97,6 +127,7 @@ impl Bans {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
+        self.dirty.touch(slot);
         if let Some(place) = self.slots.get_mut(place(slot)) {
             *place = Some(ban);
         }
@@ -118,6 +149,7 @@ impl Bans {
     /// Changes the ban of exactly `net`; its jail and its network must stay.
     pub(super) fn change(&mut self, jail: JailId, net: IpNet, change: impl FnOnce(&mut Ban)) -> Option<&Ban> {
         let slot = self.find(Key::of(jail, net))?;
+        self.dirty.touch(slot);
         let ban = self.slots.get_mut(place(slot))?.as_mut()?;
         let before = ban.until;
         change(ban);
@@ -150,7 +182,9 @@ impl Bans {
 
     fn take(&mut self, slot: u32) -> Option<Ban> {
         let ban = self.slots.get_mut(place(slot))?.take()?;
-        let hash = self.hasher.hash_one(Key::of(ban.jail, ban.offender));
+        let key = Key::of(ban.jail, ban.offender);
+        self.dirty.gone(key);
+        let hash = self.hasher.hash_one(key);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
         }

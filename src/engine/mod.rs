@@ -30,8 +30,10 @@
 mod allowlist;
 mod bans;
 mod command;
+mod dirty;
 mod jail;
 mod net;
+mod persist;
 mod tracker;
 mod window;
 
@@ -58,6 +60,7 @@ use crate::types::{Ban, Decision, EVIDENCE_CAP, JailId, Offense, Timestamp, Unba
 pub use self::allowlist::Allowlist;
 pub use self::command::{Command, Covered, Refused, Reply, Unban};
 pub use self::jail::{JailStats, Policy};
+pub use self::persist::{Changed, Changes, Open};
 
 /// So far ahead of the agent's clock a log's may be: it is the same host's or one with NTP. What is further ahead is
 /// taken as of now, since a ban must not begin tomorrow.

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::dirty::Dirty;
 use super::jail::Policy;
 use super::net::Key;
+use super::persist::{Changed, Open};
 use super::window::{self, Window};
 use crate::types::{JailId, Timestamp};
 
@@ -14,6 +16,9 @@ use crate::types::{JailId, Timestamp};
 /// time and silence in the agent's, so this is how much longer the reading of a log may take than its writing did
 /// (a backlog, a suspended machine) before two offenses next to each other in the log are no longer held together.
 pub(super) const LINGER: Duration = Duration::from_secs(3600);
+
+/// Nothing ended yet.
+const NO_FLOOR: Timestamp = Timestamp::from_millis(i64::MIN);
 
 /// No slot.
 const NIL: u32 = u32::MAX;
@@ -56,6 +61,7 @@ pub(super) struct Tracker {
     /// Seconds of silence after which an offender is dropped, by jail; `None` where there is no such jail.
     patience: Vec<Option<u32>>,
     scratch: Vec<Timestamp>,
+    dirty: Dirty,
 }
 
 impl Tracker {
@@ -71,6 +77,7 @@ impl Tracker {
             hand: 0,
             patience: Vec::new(),
             scratch: Vec::new(),
+            dirty: Dirty::default(),
         }
     }
 
@@ -131,6 +138,7 @@ impl Tracker {
             }
         };
         self.link_newest(slot);
+        self.dirty.touch(slot);
         let mut scratch = std::mem::take(&mut self.scratch);
         let tally = match self.slot_mut(slot) {
             None => Tally::Count(1),
@@ -146,6 +154,75 @@ impl Tracker {
         };
         self.scratch = scratch;
         tally
+    }
+
+    /// From now on [`changes`](Self::changes) tells.
+    pub(super) fn remember_changes(&mut self) {
+        self.dirty.begin();
+    }
+
+    /// What was restored is known to whom it was restored from.
+    pub(super) fn is_known(&mut self) {
+        self.dirty.forget();
+    }
+
+    pub(super) fn is_unchanged(&self) -> bool {
+        self.dirty.is_clean()
+    }
+
+    /// What changed since the last time.
+    pub(super) fn changes(&mut self) -> Changed<Open> {
+        let taken = self.dirty.take();
+        let slots = if taken.all {
+            (0..self.slots.len()).filter_map(|n| u32::try_from(n).ok()).collect()
+        } else {
+            taken.slots
+        };
+        let now: Vec<Open> = slots.into_iter().filter_map(|slot| self.open(slot)).collect();
+        Changed { all: taken.all, gone: taken.gone.iter().map(|key| (key.jail(), key.net())).collect(), now }
+    }
+
+    fn open(&self, slot: u32) -> Option<Open> {
+        let s = self.slot(slot).filter(|s| !s.key.is_none())?;
+        let (older, newer) = s.window.as_slices();
+        Some(Open {
+            jail: s.key.jail(),
+            offender: s.key.net(),
+            heard: Timestamp::from_secs(i64::from(s.heard)),
+            floor: (s.floor != NO_FLOOR).then_some(s.floor),
+            times: [older, newer].concat(),
+        })
+    }
+
+    /// Opens a window as it was. `false` where there is no room for it, or one is open.
+    ///
+    /// It counts as heard from `now`: the agent may have been away for longer than `findtime`, and the lines that were
+    /// written meanwhile must find what came before them.
+    pub(super) fn restore(&mut self, open: &Open, findtime: Duration, maxretry: u32, now: Timestamp) -> bool {
+        let key = Key::of(open.jail, open.offender);
+        if self.len() >= self.limit || self.find(key).is_some() {
+            return false;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut window = Window::EMPTY;
+        for at in &open.times {
+            window.push(*at, findtime, window::memory(maxretry), &mut scratch);
+        }
+        self.scratch = scratch;
+        let slot = self.insert(key);
+        self.link_newest(slot);
+        if let Some(s) = self.slot_mut(slot) {
+            s.window = window;
+            s.floor = open.floor.unwrap_or(NO_FLOOR);
+            s.heard = seconds(now);
+        }
+        true
+    }
+
+    /// Where the last ban of `key` ended, if that is remembered.
+    pub(super) fn floor(&self, key: Key) -> Option<Timestamp> {
+        let floor = self.slot(self.find(key)?)?.floor;
+        (floor != NO_FLOOR).then_some(floor)
     }
 
     /// Drops the window of `key`.
@@ -167,6 +244,7 @@ impl Tracker {
                 slot
             }
         };
+        self.dirty.touch(slot);
         if let Some(s) = self.slot_mut(slot) {
             s.window = Window::EMPTY;
             s.floor = floor;
@@ -224,14 +302,7 @@ impl Tracker {
 
     /// A slot for `key`, in the index and not yet in the list.
     fn insert(&mut self, key: Key) -> u32 {
-        let new = Slot {
-            key,
-            newer: NIL,
-            older: NIL,
-            heard: 0,
-            floor: Timestamp::from_millis(i64::MIN),
-            window: Window::EMPTY,
-        };
+        let new = Slot { key, newer: NIL, older: NIL, heard: 0, floor: NO_FLOOR, window: Window::EMPTY };
         let slot = self.free;
         let slot = if let Some(s) = self.slots.get_mut(place(slot)) {
             self.free = s.newer;
@@ -255,6 +326,7 @@ impl Tracker {
         s.window = Window::EMPTY;
         s.newer = free;
         self.free = slot;
+        self.dirty.gone(key);
         let hash = self.hasher.hash_one(key);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();

@@ -90,7 +90,8 @@ impl Window {
         }
     }
 
-    fn as_slices(&self) -> (&[Timestamp], &[Timestamp]) {
+    /// The times in the order of arrival, in two pieces.
+    pub(super) fn as_slices(&self) -> (&[Timestamp], &[Timestamp]) {
         match self {
             Self::Few { len, at } => (at.get(..usize::from(*len)).unwrap_or(at), &[]),
             Self::Many { ring, .. } => ring.as_slices(),

@@ -10,10 +10,13 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::Handler;
+use super::body::Body;
 use super::event::{Attempt, Event, FileId, FileInfo, Unfit};
 use super::file::File;
 use super::follower::Follower;
 use super::glob::is_compressed;
+use super::mark::{Inside, Mark};
+use super::past::Pending;
 use super::position::{Identity, Position};
 use super::recent;
 use super::source::{From, SourceId};
@@ -35,6 +38,8 @@ pub(super) struct Entry {
     pub(super) named: bool,
     pub(super) present: bool,
     pub(super) gone_since: Option<Timestamp>,
+    /// What is to be read before the file that is found here next.
+    pub(super) after: Option<FileId>,
     had_file: bool,
     said: Option<Said>,
     /// The path without symbolic links, as inotify says it, when a file was last there. Kept while it is gone: the next
@@ -61,6 +66,7 @@ impl Entry {
             named: false,
             present: false,
             gone_since: None,
+            after: None,
             had_file: false,
             said: None,
             real: PathBuf::new(),
@@ -135,33 +141,119 @@ impl Follower {
         if let Some(&id) = self.by_identity.get(&identity) {
             return self.bind(path, id);
         }
-        let Some(entry) = self.entries.get_mut(path) else { return };
-        let id = FileId(self.next_file);
-        let info = FileInfo { id, path: path.to_owned(), sources: entry.sources.clone() };
+        let mut body = Body::Plain(handle);
         let size = metadata.len();
-        let begin = recent::begin(&handle, size, entry.from, now, &mut |line| handler.stamp(&info, line));
-        let begin = match begin {
-            Ok(begin) => begin,
-            Err(error) => return self.complain(path, Attempt::Read, &error, handler),
-        };
-        if begin.blind {
-            handler.event(Event::NoTimes { file: &info, offset: begin.offset });
+        let mut place = None;
+        let mut former = None;
+        if let Some(known) = self.past.of(identity, path)
+            && let Some(pending) = self.past.take(known)
+        {
+            match pending.mark.fits(&mut body, size) {
+                Ok(true) => place = Some(pending.mark.clone()),
+                Ok(false) => self.replaced(path, &pending.mark, now, handler),
+                Err(error) => {
+                    self.past.put(pending);
+                    return self.complain(path, Attempt::Read, &error, handler);
+                }
+            }
+            former = Some(pending.mark);
         }
-        handler.event(Event::Followed { file: &info, offset: begin.offset, size });
-        let position = Position { dev: identity.dev, inode: identity.inode, offset: begin.offset };
-        let mut file = File::new(info, handle, position, begin, now);
-        if entry.old {
+        match self.begin(path, identity, body, size, (place, former.is_some()), now, handler) {
+            Ok(Some(id)) => {
+                // Under the number that its device has now, it was told already.
+                if let Some(mark) = former.filter(|mark| mark.identity() != identity) {
+                    self.drop_mark(&mark, handler);
+                }
+                self.bind(path, id);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                if let Some(mark) = former {
+                    self.past.put(Pending { mark, since: None });
+                }
+                self.complain(path, Attempt::Read, &error, handler);
+            }
+        }
+    }
+
+    /// Finds the place where a file is begun: where it was left, where the file was that it is a copy of, or as the
+    /// sources say.
+    #[expect(clippy::too_many_arguments, reason = "all that `open` knows of the file")]
+    fn begin(
+        &mut self,
+        path: &Path,
+        identity: Identity,
+        body: Body,
+        size: u64,
+        (place, known): (Option<Mark>, bool),
+        now: Timestamp,
+        handler: &mut dyn Handler,
+    ) -> io::Result<Option<FileId>> {
+        let original = self.original_of(path);
+        if let Some(original) = original {
+            self.look_at_original(original, now, handler)?;
+            if let Some(&id) = self.by_identity.get(&identity) {
+                // As the copy of a file that turned out to be emptied.
+                self.bind(path, id);
+                return Ok(None);
+            }
+        }
+        let Some(entry) = self.entries.get(path) else { return Ok(None) };
+        let (from, old, after) = (entry.from, entry.old, entry.after);
+        let info =
+            FileInfo { id: FileId(self.next_file), path: path.to_owned(), sources: entry.sources.clone() };
+        let resumed = place.is_some();
+        let mut mark = place.unwrap_or_else(|| Mark {
+            path: path.to_owned(),
+            position: Position { dev: identity.dev, inode: identity.inode, offset: 0 },
+            head: Box::default(),
+            inside: Inside::Nothing,
+            tail: Box::default(),
+        });
+        mark.is_at(identity);
+        path.clone_into(&mut mark.path);
+        let mut file = File::new(info, body, mark, now);
+        file.learn_head()?;
+        file.size = size;
+        if resumed {
+            file.resume();
+        } else if known {
+            file.may_begin_with_a_hole();
+        }
+        let copy = match original {
+            Some(original) => self.begin_as_copy(&mut file, original, handler)?,
+            None => false,
+        };
+        if !resumed && !copy {
+            let info = file.info.clone();
+            let found = match &file.body {
+                Body::Plain(handle) => {
+                    recent::begin(handle, size, from, now, &mut |line| handler.stamp(&info, line))?
+                }
+                Body::Packed(_) => recent::Begin::default(),
+            };
+            if found.blind {
+                handler.event(Event::NoTimes { file: &info, offset: found.offset });
+            }
+            file.begin_at(found)?;
+        }
+        let offset = file.mark.position.offset;
+        handler.event(Event::Followed { file: &file.info, offset, size });
+        if old {
             file.backlog_up_to(size);
         }
-        self.exhausted = false;
+        file.after = after;
+        file.size = 0;
         self.next_file += 1;
-        self.files.insert(id, file);
-        self.by_identity.insert(identity, id);
-        self.bind(path, id);
+        let id = self.admit(file, handler);
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.after = None;
+        }
+        Ok(Some(id))
     }
 
     /// The path leads to this file from now on.
-    fn bind(&mut self, path: &Path, id: FileId) {
+    pub(super) fn bind(&mut self, path: &Path, id: FileId) {
         let (Some(entry), Some(file)) = (self.entries.get_mut(path), self.files.get_mut(&id)) else { return };
         entry.file = Some(id);
         entry.said = None;
@@ -206,9 +298,11 @@ impl Follower {
                 if file.paths.contains(&file.info.path) {
                     continue;
                 }
-                let from = std::mem::replace(&mut file.info.path, path.clone());
+                let path = path.clone();
+                let from = file.set_path(&path);
                 file.moved = true;
                 handler.event(Event::Moved { file: &file.info, from: &from });
+                file.tell_mark(handler);
             } else if file.leaving {
                 continue;
             } else {

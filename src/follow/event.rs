@@ -69,6 +69,28 @@ pub enum Event<'a> {
         /// How long it was when this was noticed, in bytes.
         size: u64,
     },
+    /// The rest of a log's lines is read from the file that it became: it was rotated while nobody looked, or copied and
+    /// emptied.
+    Leftover {
+        /// The file, under the log's path.
+        file: &'a FileInfo,
+        /// Where it is now.
+        found: &'a Path,
+        /// Where it is begun, in bytes.
+        offset: u64,
+        /// Its size, in bytes; `None` of a compressed one.
+        size: Option<u64>,
+    },
+    /// A log is gone, or was written anew, and what may have been written to it since it was read last is nowhere to be
+    /// found.
+    Lost {
+        /// The log.
+        path: &'a Path,
+        /// How far it had been read, in bytes.
+        offset: u64,
+        /// A file that may hold the lines but is compressed in a way that is not read.
+        within: Option<&'a Path>,
+    },
     /// The file was read to its end and closed: it was rotated away or deleted, or is no longer wanted.
     Closed {
         /// The file.
@@ -113,6 +135,8 @@ pub enum Attempt {
     Open,
     /// To read it.
     Read,
+    /// To unpack what was compressed.
+    Unpack,
     /// To list a directory.
     List,
 }
@@ -164,6 +188,33 @@ impl fmt::Display for Event<'_> {
                 "{} was truncated: read up to byte {was_at}, now {size} long; beginning again",
                 file.path.display()
             ),
+            Self::Leftover { file, found, offset, size } => {
+                write!(
+                    f,
+                    "reading the rest of {} in {}, from byte {offset}",
+                    file.path.display(),
+                    found.display()
+                )?;
+                size.map_or(Ok(()), |size| write!(f, " of {size}"))
+            }
+            Self::Lost { path, offset, within } => {
+                write!(
+                    f,
+                    "what was written to {} after byte {offset} and before it was rotated away is lost: ",
+                    path.display()
+                )?;
+                match within {
+                    Some(within) => write!(
+                        f,
+                        "it may be in {}, which is compressed in a way that is not read; let logrotate use \
+                         delaycompress, or gzip",
+                        within.display()
+                    ),
+                    None => f.write_str(
+                        "there is no renamed, copied or gzip-compressed file beside it that begins as it did",
+                    ),
+                }
+            }
             Self::Closed { file } => write!(f, "{} is done and closed", file.path.display()),
             Self::NotFollowed { path, what } => {
                 write!(f, "not following {}: it is {}; {}", path.display(), what.noun(), what.advice())
@@ -205,6 +256,7 @@ impl Attempt {
         match self {
             Self::Open => "open",
             Self::Read => "read",
+            Self::Unpack => "unpack",
             Self::List => "list",
         }
     }

@@ -1,21 +1,19 @@
 //! One open file: reading what was added, noticing that it was begun anew.
 
-use std::fs::{File as Handle, Metadata};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use memchr::{memchr, memrchr};
 
 use super::Handler;
-use super::event::{Event, FileInfo};
+use super::body::Body;
+use super::event::{Event, FileId, FileInfo};
 use super::lines::{Lines, Tally};
-use super::position::Position;
+use super::mark::{HEAD, Inside, Mark, replace};
 use super::recent::Begin;
 use crate::types::Timestamp;
-
-/// So many of a file's first bytes are remembered to tell that it was written anew in place.
-const HEAD: usize = 64;
 
 /// A followed file.
 ///
@@ -26,7 +24,8 @@ pub(super) struct File {
     pub(super) info: FileInfo,
     /// The paths that lead to it now; none once it was rotated away or deleted.
     pub(super) paths: Vec<PathBuf>,
-    pub(super) position: Position,
+    /// Which file it is and how far it was handed over, as it was last told.
+    pub(super) mark: Mark,
     pub(super) size: u64,
     /// When it was last seen to grow, or when its path changed.
     pub(super) grew: Timestamp,
@@ -39,14 +38,17 @@ pub(super) struct File {
     /// Whether its last reading failed and that was said.
     pub(super) failed: bool,
     pub(super) deleted: bool,
+    /// Whether all that it holds was read, the last time.
+    pub(super) caught_up: bool,
+    /// What was written before it and is read first.
+    pub(super) after: Option<FileId>,
+    /// It began as a copy of this file, which is read; so it is passed over as far as that one was read.
+    pub(super) twin: Option<FileId>,
     pub(super) counts: Counts,
-    handle: Handle,
-    modified: (i64, i64),
-    head: Head,
-    /// The offset is inside an over-long line.
-    in_long_line: bool,
-    /// The offset is inside a line that began before the place where the file was begun.
-    in_old_line: bool,
+    pub(super) body: Body,
+    pub(super) modified: (i64, i64),
+    /// It is begun where an earlier process ended, so its line before is to be told first.
+    resumed: bool,
     /// The file was truncated: NULs that follow are a hole left by a writer that does not append.
     in_hole: bool,
     backlog_end: u64,
@@ -58,12 +60,6 @@ pub(super) struct Counts {
     pub(super) lines: u64,
     pub(super) skipped_long: u64,
     pub(super) truncations: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    bytes: [u8; HEAD],
-    length: usize,
 }
 
 /// How much is read at once.
@@ -80,20 +76,25 @@ pub(super) struct Progress {
     pub(super) bytes: usize,
     /// There is more; the budget ended first.
     pub(super) more: bool,
+    /// It is not what was read before: it is to be begun again.
+    pub(super) anew: Option<Anew>,
+}
+
+/// A file was emptied or written anew in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Anew {
+    /// Its writer does not append but goes on at its own place: what is before it is a hole.
+    pub(super) hole: bool,
+    /// When it was written last, as far as was known before.
+    pub(super) modified: (i64, i64),
 }
 
 impl File {
-    pub(super) fn new(
-        info: FileInfo,
-        handle: Handle,
-        position: Position,
-        begin: Begin,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn new(info: FileInfo, body: Body, mark: Mark, now: Timestamp) -> Self {
         Self {
             info,
             paths: Vec::new(),
-            position,
+            mark,
             size: 0,
             grew: now,
             leaving: false,
@@ -101,12 +102,13 @@ impl File {
             queued: false,
             failed: false,
             deleted: false,
+            caught_up: false,
+            after: None,
+            twin: None,
             counts: Counts::default(),
-            handle,
+            body,
             modified: (0, 0),
-            head: Head { bytes: [0; HEAD], length: 0 },
-            in_long_line: false,
-            in_old_line: begin.inside_line,
+            resumed: false,
             in_hole: false,
             backlog_end: 0,
         }
@@ -115,6 +117,34 @@ impl File {
     /// What is in the file now is backlog.
     pub(super) fn backlog_up_to(&mut self, size: u64) {
         self.backlog_end = size;
+    }
+
+    /// Is begun at a place that was found in it.
+    pub(super) fn begin_at(&mut self, begin: Begin) -> io::Result<()> {
+        self.mark.position.offset = begin.offset;
+        self.mark.inside = if begin.inside_line { Inside::OldLine } else { Inside::Nothing };
+        let mut tail = [0; HEAD];
+        let before = begin.offset.saturating_sub(HEAD as u64);
+        let length = usize::try_from(begin.offset - before).unwrap_or(HEAD);
+        let n = self.body.read_at(&mut tail[..length], before)?;
+        replace(&mut self.mark.tail, &tail[..n]);
+        Ok(())
+    }
+
+    /// It is begun where it was left, not where a line is known to begin.
+    pub(super) fn resume(&mut self) {
+        self.resumed = true;
+        self.in_hole = self.mark.head.first().is_none_or(|&first| first == 0);
+    }
+
+    /// It was written anew since it was last read: it may begin with a hole.
+    pub(super) fn may_begin_with_a_hole(&mut self) {
+        self.in_hole = true;
+    }
+
+    /// Tells how far it was handed over.
+    pub(super) fn tell_mark(&self, handler: &mut dyn Handler) {
+        handler.mark(&self.info, Some(&self.mark));
     }
 
     /// Whether `metadata`, just asked for, shows that there may be something to read.
@@ -135,20 +165,41 @@ impl File {
         now: Timestamp,
         handler: &mut dyn Handler,
     ) -> io::Result<Progress> {
-        self.look(now, handler)?;
-        let mut progress = Progress::default();
+        let mut progress = Progress { anew: self.look(now, handler)?, ..Progress::default() };
+        if progress.anew.is_some() {
+            return Ok(progress);
+        }
+        if let Body::Packed(unpacker) = &mut self.body {
+            let (done, reached) = unpacker.advance(self.mark.position.offset, limits.budget)?;
+            progress.bytes += done;
+            if !reached {
+                progress.more = true;
+                return Ok(progress);
+            }
+        }
+        if std::mem::take(&mut self.resumed) {
+            self.tell_line_before(buffer, limits.max_line, handler)?;
+        }
         while progress.bytes < limits.budget {
-            let n = read_at(&self.handle, buffer, self.position.offset)?;
-            progress.bytes += n;
+            // The bytes before the offset once more: they show whether it is still the same file.
+            let back = self.mark.tail.len();
+            let from = self.mark.position.offset - back as u64;
+            let n = self.body.read_at(buffer, from)?;
+            if !buffer[..n].starts_with(&self.mark.tail) {
+                progress.anew = Some(Anew { hole: false, modified: self.modified });
+                return Ok(progress);
+            }
+            progress.bytes += n - back;
             progress.more = n == buffer.len();
-            self.take(&buffer[..n], limits.max_line, handler);
+            self.take(&buffer[..n], back, limits.max_line, handler);
             if !progress.more {
                 break;
             }
         }
-        if self.head.length < HEAD && self.head.length as u64 != self.position.offset {
-            self.new_head()?;
+        if self.body.is_packed() {
+            self.size = self.mark.position.offset;
         }
+        self.caught_up = !progress.more;
         Ok(progress)
     }
 
@@ -159,106 +210,189 @@ impl File {
         limits: Limits,
         handler: &mut dyn Handler,
     ) -> io::Result<()> {
-        let n = read_at(&self.handle, buffer, self.position.offset)?;
+        let n = self.body.read_at(buffer, self.mark.position.offset)?;
         let rest = &buffer[..n];
-        if self.in_long_line {
+        if self.mark.inside == Inside::LongLine {
             self.counts.skipped_long += 1;
-        } else if !rest.is_empty() && !self.in_old_line {
-            self.deliver(rest, self.position.offset, limits.max_line, handler);
+        } else if !rest.is_empty() && self.mark.inside == Inside::Nothing {
+            self.deliver(rest, self.mark.position.offset, limits.max_line, handler);
         }
-        self.in_long_line = false;
-        self.in_old_line = false;
-        self.position.offset += n as u64;
+        if n > 0 || self.mark.inside != Inside::Nothing {
+            self.mark.inside = Inside::Nothing;
+            self.mark.position.offset += n as u64;
+            replace(&mut self.mark.tail, &rest[n.saturating_sub(HEAD)..]);
+            self.tell_mark(handler);
+        }
         Ok(())
     }
 
     /// Notes whether the file has any name left.
     pub(super) fn look_for_deletion(&mut self) {
-        self.deleted = self.handle.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        self.deleted = self.body.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
     }
 
     /// Whether the end of the file is in the middle of a line that was not handed over.
     pub(super) fn holds_back(&self) -> bool {
-        self.in_long_line || self.size > self.position.offset
+        self.body.is_packed() || self.mark.inside == Inside::LongLine || self.size > self.mark.position.offset
     }
 
-    /// Looks at size and first bytes, and begins again if the file was.
-    fn look(&mut self, now: Timestamp, handler: &mut dyn Handler) -> io::Result<()> {
-        let metadata = self.handle.metadata()?;
+    /// Looks at size and first bytes; says whether the file was begun anew.
+    pub(super) fn look(&mut self, now: Timestamp, handler: &mut dyn Handler) -> io::Result<Option<Anew>> {
+        if self.body.is_packed() {
+            return Ok(None);
+        }
+        let metadata = self.body.metadata()?;
         let size = metadata.len();
         if size != self.size || now < self.grew {
             self.grew = now;
         }
         self.size = size;
-        self.modified = (metadata.mtime(), metadata.mtime_nsec());
+        let modified = std::mem::replace(&mut self.modified, (metadata.mtime(), metadata.mtime_nsec()));
         self.deleted = metadata.nlink() == 0;
-        let was_at = self.position.offset;
-        if size < was_at {
-            self.begin_again(0);
-        } else if let Some(first) = self.new_head()? {
-            // A writer that does not append goes on at its own place: what is before it is a hole.
-            self.begin_again(if first == 0 { was_at } else { 0 });
-        } else {
+        if size < self.mark.position.offset {
+            return Ok(Some(Anew { hole: false, modified }));
+        }
+        Ok(match self.learn_head()? {
+            Head::Known => None,
+            Head::Longer => {
+                self.tell_mark(handler);
+                None
+            }
+            Head::Other(first) => Some(Anew { hole: first == Some(0), modified }),
+        })
+    }
+
+    /// Begins again after it was truncated.
+    pub(super) fn begin_again(&mut self, anew: Anew, handler: &mut dyn Handler) -> io::Result<()> {
+        let was_at = self.mark.position.offset;
+        if !anew.hole {
+            self.mark.position.offset = 0;
+        }
+        self.mark.head = Box::default();
+        self.mark.tail = Box::default();
+        self.mark.inside = Inside::Nothing;
+        self.in_hole = true;
+        self.resumed = false;
+        self.backlog_end = 0;
+        self.caught_up = false;
+        self.counts.truncations += 1;
+        let learned = self.learn_head();
+        handler.event(Event::Truncated { file: &self.info, was_at, size: self.size });
+        self.tell_mark(handler);
+        learned.map(|_| ())
+    }
+
+    /// Is passed over up to the place of `mark`, another file with the same beginning; its own place is never before.
+    pub(super) fn skip_to(&mut self, mark: &Mark, handler: &mut dyn Handler) -> io::Result<()> {
+        let offset = mark.position.offset.min(self.size);
+        if offset <= self.mark.position.offset || self.body.is_packed() {
             return Ok(());
         }
-        self.counts.truncations += 1;
-        handler.event(Event::Truncated { file: &self.info, was_at, size });
+        let mut tail = [0; HEAD];
+        let before = offset.saturating_sub(HEAD as u64);
+        let length = usize::try_from(offset - before).unwrap_or(HEAD);
+        let n = self.body.read_at(&mut tail[..length], before)?;
+        self.mark.position.offset = offset;
+        self.mark.inside = if offset == mark.position.offset {
+            mark.inside
+        } else if tail[..n].last() == Some(&b'\n') {
+            Inside::Nothing
+        } else {
+            // It ends in the middle of a line that the other one had whole.
+            Inside::OldLine
+        };
+        replace(&mut self.mark.tail, &tail[..n]);
+        self.resumed = true;
+        self.tell_mark(handler);
         Ok(())
     }
 
-    fn begin_again(&mut self, offset: u64) {
-        self.position.offset = offset;
-        self.head.length = 0;
-        self.in_long_line = false;
-        self.in_old_line = false;
-        self.in_hole = true;
-        self.backlog_end = 0;
+    /// The path under which it was last found, in its mark too.
+    pub(super) fn set_path(&mut self, path: &Path) -> PathBuf {
+        path.clone_into(&mut self.mark.path);
+        std::mem::replace(&mut self.info.path, path.to_owned())
     }
 
-    /// Compares the first bytes with those known and remembers more of them; the first byte if they are others now.
-    fn new_head(&mut self) -> io::Result<Option<u8>> {
+    /// Compares the first bytes with those known and remembers more of them.
+    pub(super) fn learn_head(&mut self) -> io::Result<Head> {
         let mut bytes = [0; HEAD];
-        let wanted = HEAD.min(usize::try_from(self.position.offset).unwrap_or(HEAD));
-        if wanted == 0 {
-            return Ok(None);
-        }
-        let length = read_at(&self.handle, &mut bytes[..wanted], 0)?;
-        let known = &self.head.bytes[..self.head.length];
-        if !bytes[..length].starts_with(known) {
-            return Ok(Some(bytes[0]));
-        }
-        self.head = Head { bytes, length };
-        Ok(None)
+        let n = self.body.read_at(&mut bytes, 0)?;
+        let bytes = &bytes[..n];
+        Ok(if !bytes.starts_with(&self.mark.head) {
+            Head::Other(bytes.first().copied())
+        } else if n > self.mark.head.len() {
+            self.mark.head = bytes.into();
+            Head::Longer
+        } else {
+            Head::Known
+        })
     }
 
-    /// Takes what was read at the offset: hands over the whole lines, leaves the rest for the next time.
-    fn take(&mut self, read: &[u8], max_line: usize, handler: &mut dyn Handler) {
+    /// Tells the complete line before the offset, which an earlier process had.
+    fn tell_line_before(
+        &mut self,
+        buffer: &mut [u8],
+        max_line: usize,
+        handler: &mut dyn Handler,
+    ) -> io::Result<()> {
+        let offset = self.mark.position.offset;
+        let length = buffer.len().min(max_line + 2).min(usize::try_from(offset).unwrap_or(usize::MAX));
+        if length == 0 || self.mark.inside != Inside::Nothing {
+            return Ok(());
+        }
+        let start = offset - length as u64;
+        let n = self.body.read_at(&mut buffer[..length], start)?;
+        let Some(rest) = buffer[..n].strip_suffix(b"\n").filter(|_| n == length) else { return Ok(()) };
+        let line = match memrchr(b'\n', rest) {
+            Some(i) => &rest[i + 1..],
+            None if start == 0 => rest,
+            None => return Ok(()),
+        };
+        if line.len() <= max_line {
+            handler.before(&self.info, line.strip_suffix(b"\r").unwrap_or(line));
+        }
+        Ok(())
+    }
+
+    /// Takes what was read, of which the first `back` bytes are those before the offset: hands over the whole lines,
+    /// leaves the rest for the next time.
+    fn take(&mut self, read: &[u8], back: usize, max_line: usize, handler: &mut dyn Handler) {
+        let before = (self.mark.position.offset, self.mark.inside);
+        self.take_lines(&read[back..], max_line, handler);
+        if before != (self.mark.position.offset, self.mark.inside) {
+            let taken = usize::try_from(self.mark.position.offset - before.0).unwrap_or(0);
+            let done = &read[..back + taken];
+            replace(&mut self.mark.tail, &done[done.len().saturating_sub(HEAD)..]);
+            self.tell_mark(handler);
+        }
+    }
+
+    fn take_lines(&mut self, read: &[u8], max_line: usize, handler: &mut dyn Handler) {
         let mut rest = read;
         if self.in_hole {
             let hole = rest.iter().take_while(|&&byte| byte == 0).count();
             rest = &rest[hole..];
-            self.position.offset += hole as u64;
+            self.mark.position.offset += hole as u64;
             self.in_hole = rest.is_empty();
         }
-        if self.in_long_line || self.in_old_line {
+        if self.mark.inside != Inside::Nothing {
             let end = memchr(b'\n', rest).map(|i| i + 1);
-            self.position.offset += end.unwrap_or(rest.len()) as u64;
+            self.mark.position.offset += end.unwrap_or(rest.len()) as u64;
             let Some(end) = end else { return };
-            self.counts.skipped_long += u64::from(self.in_long_line);
-            self.in_long_line = false;
-            self.in_old_line = false;
+            self.counts.skipped_long += u64::from(self.mark.inside == Inside::LongLine);
+            self.mark.inside = Inside::Nothing;
             rest = &rest[end..];
         }
         let whole = memrchr(b'\n', rest).map_or(0, |i| i + 1);
         if whole > 0 {
-            let offset = self.position.offset;
-            self.position.offset += whole as u64;
+            let offset = self.mark.position.offset;
+            self.mark.position.offset += whole as u64;
             self.deliver(&rest[..whole], offset, max_line, handler);
         }
         let begun = rest.len() - whole;
         if begun > max_line {
-            self.in_long_line = true;
-            self.position.offset += begun as u64;
+            self.mark.inside = Inside::LongLine;
+            self.mark.position.offset += begun as u64;
         }
     }
 
@@ -272,12 +406,13 @@ impl File {
     }
 }
 
-/// One read; a short one means that there was no more.
-fn read_at(handle: &Handle, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    loop {
-        match handle.read_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
+/// What a look at a file's first bytes showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    /// They are those known.
+    Known,
+    /// There are more of them now.
+    Longer,
+    /// They are others; the first of them, if there is any.
+    Other(Option<u8>),
 }

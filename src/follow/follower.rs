@@ -1,13 +1,19 @@
 //! The follower's turn: wait, look at what changed, read, let go of what is done.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Handler;
+use super::body::Body;
 use super::entry::Entry;
 use super::event::{Attempt, Event, FileId};
 use super::file::{File, Limits};
+use super::listing::Listings;
+use super::mark::HEAD;
+use super::past::Past;
 use super::position::Identity;
 use super::source::Source;
 use super::survey::{Interest, Watched};
@@ -90,6 +96,12 @@ pub struct Follower {
     pub(super) scan_due: bool,
     /// The watches do not fit the files any more.
     pub(super) watches_due: bool,
+    /// Where an earlier process was, as far as those files were not found yet.
+    pub(super) past: Past,
+    /// Directories that were listed in this turn.
+    pub(super) listings: Listings,
+    /// The one compressed file that is being unpacked: one at a time, because each takes memory.
+    unpacking: Option<FileId>,
     queue: VecDeque<FileId>,
     changes: Changes,
     buffer: Vec<u8>,
@@ -123,10 +135,13 @@ impl Follower {
             last_scan: None,
             scan_due: true,
             watches_due: false,
+            past: Past::default(),
+            listings: Listings::default(),
+            unpacking: None,
             queue: VecDeque::new(),
             changes: Changes::default(),
-            // What fills it without a newline must be over-long.
-            buffer: vec![0; buffer.max(max_line + 2)],
+            // What fills it without a newline must be over-long, beside the bytes before the offset.
+            buffer: vec![0; buffer.max(max_line + 2 + HEAD)],
         }
     }
 
@@ -189,6 +204,7 @@ impl Follower {
         self.settle(now, handler);
         let bytes = self.read(now, handler);
         self.part(now, handler);
+        self.listings.clear();
         Turn { bytes, pending: !self.queue.is_empty() || self.scan_due, woken }
     }
 
@@ -244,30 +260,81 @@ impl Follower {
         bytes as u64
     }
 
-    fn read_file(&mut self, id: FileId, now: Timestamp, handler: &mut dyn Handler) -> usize {
+    pub(super) fn read_file(&mut self, id: FileId, now: Timestamp, handler: &mut dyn Handler) -> usize {
         let limits = self.limits();
         let Some(file) = self.files.get_mut(&id) else { return 0 };
         file.queued = false;
+        if file.body.is_packed() && self.unpacking.is_some_and(|other| other != id) {
+            self.enqueue(id);
+            return 0;
+        }
+        if let Some(first) = file.after
+            && self.is_awaited(first)
+        {
+            self.enqueue(first);
+            self.enqueue(id);
+            return 0;
+        }
+        if self.is_twin(id, now, handler) {
+            return 0;
+        }
+        let Some(file) = self.files.get_mut(&id) else { return 0 };
+        file.after = None;
+        let packed = file.body.is_packed();
         match file.read(&mut self.buffer, limits, now, handler) {
             Ok(progress) => {
                 file.failed = false;
-                if progress.more {
+                if packed {
+                    self.unpacking = progress.more.then_some(id);
+                }
+                if let Some(anew) = progress.anew {
+                    self.begin_again(id, anew, now, handler);
+                } else if progress.more {
                     self.enqueue(id);
                 }
                 progress.bytes
             }
+            Err(error) if packed => {
+                self.unpacking = None;
+                self.failed_to_unpack(id, &error, now, handler);
+                0
+            }
             Err(error) => {
-                // Tried again with the next poll, not at once.
-                if !std::mem::replace(&mut file.failed, true) {
-                    handler.event(Event::Failed {
-                        attempt: Attempt::Read,
-                        path: &file.info.path,
-                        error: &error,
-                    });
-                }
+                self.failed_to_read(id, &error, handler);
                 0
             }
         }
+    }
+
+    /// Tried again with the next poll, not at once.
+    pub(super) fn failed_to_read(&mut self, id: FileId, error: &io::Error, handler: &mut dyn Handler) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if !std::mem::replace(&mut file.failed, true) {
+            handler.event(Event::Failed { attempt: Attempt::Read, path: &file.info.path, error });
+        }
+    }
+
+    /// A compressed file is damaged, or not written to its end yet.
+    fn failed_to_unpack(&mut self, id: FileId, error: &io::Error, now: Timestamp, handler: &mut dyn Handler) {
+        self.rest(id);
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let modified = file.body.metadata().map_or((0, 0), |found| (found.mtime(), found.mtime_nsec()));
+        if std::mem::replace(&mut file.modified, modified) != modified {
+            file.grew = now;
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof && now.since(file.grew) < self.options.linger {
+            file.failed = true;
+            return;
+        }
+        let (path, offset) = (file.info.path.clone(), file.mark.position.offset);
+        handler.event(Event::Failed { attempt: Attempt::Unpack, path: &path, error });
+        handler.event(Event::Lost { path: &path, offset, within: None });
+        self.close(id, handler);
+    }
+
+    /// Whether there is something to be read of this file before those that came after it.
+    fn is_awaited(&self, id: FileId) -> bool {
+        self.files.get(&id).is_some_and(|file| !file.caught_up && !file.failed)
     }
 
     /// Finishes the files that were renamed or deleted and are quiet by now.
@@ -289,7 +356,9 @@ impl Follower {
             return false;
         }
         let replaced = || self.entries.get(&file.info.path).is_some_and(|entry| entry.file.is_some());
-        let linger = if !file.leaving || file.deleted || replaced() {
+        let linger = if file.body.is_packed() && file.caught_up {
+            Duration::ZERO
+        } else if !file.leaving || file.deleted || replaced() {
             self.options.linger
         } else {
             self.options.linger_unreplaced.max(self.options.linger)
@@ -302,10 +371,11 @@ impl Follower {
         self.read_file(id, now, handler);
         let limits = self.limits();
         let Some(file) = self.files.get_mut(&id) else { return true };
-        if file.queued || file.size != size {
+        if file.queued || file.size != size || file.failed && file.body.is_packed() {
             return false;
         }
         if (file.leaving || file.moved)
+            && file.twin.is_none()
             && file.holds_back()
             && let Err(error) = file.finish(&mut self.buffer, limits, handler)
         {
@@ -318,11 +388,47 @@ impl Follower {
         true
     }
 
-    /// Lets go of a file.
+    /// Lets go of a file for good.
     pub(super) fn close(&mut self, id: FileId, handler: &mut dyn Handler) {
         if let Some(file) = self.files.remove(&id) {
-            self.by_identity.retain(|_, known| *known != id);
+            let identity = file.mark.identity();
+            if self.by_identity.get(&identity) == Some(&id) {
+                self.by_identity.remove(&identity);
+            }
+            if self.unpacking == Some(id) {
+                self.unpacking = None;
+            }
             handler.event(Event::Closed { file: &file.info });
+            handler.mark(&file.info, None);
+        }
+    }
+
+    /// Makes a file one of those that are open, and tells where it is begun.
+    pub(super) fn admit(&mut self, file: File, handler: &mut dyn Handler) -> FileId {
+        let id = file.info.id;
+        file.tell_mark(handler);
+        self.exhausted = false;
+        self.by_identity.insert(file.mark.identity(), id);
+        self.files.insert(id, file);
+        id
+    }
+
+    /// A number for a file.
+    pub(super) fn new_id(&mut self) -> FileId {
+        let id = FileId(self.next_file);
+        self.next_file += 1;
+        id
+    }
+
+    /// How much of what was unpacked must be at hand, in bytes: the line before the offset.
+    pub(super) fn keep(&self) -> usize {
+        self.options.max_line + 2 + HEAD
+    }
+
+    /// Lets go of the memory for unpacking that a file has for nothing.
+    pub(super) fn rest(&mut self, id: FileId) {
+        if let Some(File { body: Body::Packed(unpacker), .. }) = self.files.get_mut(&id) {
+            unpacker.rest();
         }
     }
 

@@ -33,18 +33,26 @@
 //! - A file that has a followed name only between two turns is never seen.
 //! - NULs where a file continues after a truncation are taken for the hole that a writer leaves who does not append.
 
+mod body;
 mod entry;
 mod event;
 mod file;
 mod follower;
 mod glob;
+mod kin;
 mod lines;
+mod listing;
 mod mark;
+mod past;
 mod position;
 mod recent;
+mod rest;
+mod resume;
 mod source;
 mod status;
 mod survey;
+mod twin;
+mod unpack;
 mod watch;
 
 #[cfg(test)]
@@ -69,6 +77,19 @@ pub trait Handler {
 
     /// The time of a line, if it has one. Asked only to find the place in a file from which its lines are recent.
     fn stamp(&mut self, file: &FileInfo, line: &[u8]) -> Option<Timestamp>;
+
+    /// The place of `file` changed: it was opened, or its lines up to there were handed over. The latest mark of each
+    /// file, kept together with what came of the lines before it, is what [`Follower::resume`] takes in the next
+    /// process. `None`: the file is done with, and its mark is to be forgotten.
+    fn mark(&mut self, file: &FileInfo, mark: Option<&Mark>) {
+        let _ = (file, mark);
+    }
+
+    /// The last line that an earlier process was handed of a file that is resumed now, because what a line means may
+    /// depend on the one before it. It counts as nothing else.
+    fn before(&mut self, file: &FileInfo, line: &[u8]) {
+        let _ = (file, line);
+    }
 
     /// Is told what happened besides.
     fn event(&mut self, event: Event<'_>);

@@ -89,9 +89,18 @@ impl Follower {
             self.sources[i].scanned = true;
         }
         self.unlisted = unlisted;
-        for path in self.entries.keys().cloned().collect::<Vec<_>>() {
+        self.resume_marks(now, handler);
+        for path in self.paths() {
             self.look(&path, now, handler);
         }
+        self.enqueue_twins();
+    }
+
+    /// All paths, a log before its copies: those have longer names.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<_> = self.entries.keys().cloned().collect();
+        paths.sort_unstable_by_key(|path| path.as_os_str().len());
+        paths
     }
 
     /// A name in a watched directory changed; says whether any source cares.
@@ -176,7 +185,7 @@ impl Follower {
     }
 
     /// The sources whose pattern fits the path.
-    fn asking_for(&self, path: &Path) -> Vec<SourceId> {
+    pub(super) fn asking_for(&self, path: &Path) -> Vec<SourceId> {
         let fitting = self.sources.iter().filter(|watched| watched.pattern.fits_path(path));
         let mut ids: Vec<_> = fitting.map(|watched| watched.source.id).collect();
         ids.sort_unstable();

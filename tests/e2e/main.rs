@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod check;
+mod crash;
 mod hammer;
 mod headers;
 mod hops;

@@ -163,6 +163,13 @@ impl World {
         assert!(answered, "the agent does not answer:\n{}", self.agent_log());
     }
 
+    /// `kill -9` for the agent, which must be what was started last.
+    pub(crate) fn kill_agent(&mut self) {
+        let mut agent = self.children.pop().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
     pub(crate) fn agent_log(&self) -> String {
         fs::read_to_string(self.dir().join("agent.log")).unwrap_or_default()
     }

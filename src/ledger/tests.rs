@@ -1,0 +1,290 @@
+//! The file, written and read again; and what may happen to it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::engine::{Changed, Changes, Open};
+use crate::follow::{Inside, Mark, Position};
+use crate::ledger::{Checkpoint, Ledger, Loaded, Outcome, Store};
+use crate::types::{Ban, JailId, Timestamp};
+
+const NAME: &str = "stockade.db";
+
+fn time(ms: i64) -> Timestamp {
+    Timestamp::from_millis(ms)
+}
+
+fn ban(jail: u16, offender: &str) -> Ban {
+    Ban {
+        jail: JailId(jail),
+        offender: offender.parse().unwrap(),
+        since: time(5),
+        until: (jail == 0).then(|| time(i64::MAX)),
+        offenses: 7,
+        evidence: b"GET /\xff\0".as_slice().into(),
+    }
+}
+
+fn open(jail: u16, offender: &str, heard: i64) -> Open {
+    Open {
+        jail: JailId(jail),
+        offender: offender.parse().unwrap(),
+        heard: time(heard),
+        floor: (heard > 1).then(|| time(-3)),
+        times: (0..heard).map(time).collect(),
+    }
+}
+
+fn mark(inode: u64, offset: u64) -> Mark {
+    Mark {
+        path: "/var/log/\u{fc}.log".into(),
+        position: Position { dev: u64::MAX, inode, offset },
+        head: b"head\n".as_slice().into(),
+        inside: Inside::LongLine,
+        tail: b"tail".as_slice().into(),
+    }
+}
+
+fn nothing() -> Checkpoint {
+    fn none<T>() -> Changed<T> {
+        Changed { all: false, gone: Vec::new(), now: Vec::new() }
+    }
+    Checkpoint {
+        at: time(9),
+        jails: vec!["a".to_owned(), "b".to_owned()],
+        changes: Changes { bans: none(), windows: none() },
+        all_sources: false,
+        files: Vec::new(),
+        cursors: Vec::new(),
+    }
+}
+
+fn something() -> Checkpoint {
+    let mut checkpoint = nothing();
+    checkpoint.changes.bans.now = vec![ban(0, "192.0.2.1/32"), ban(1, "2001:db8::/64")];
+    checkpoint.changes.windows.now = vec![open(0, "192.0.2.2/32", 4), open(1, "192.0.2.2/32", 1)];
+    checkpoint.files = vec![((u64::MAX, 1), Some(mark(1, u64::MAX))), ((u64::MAX, 2), Some(mark(2, 0)))];
+    checkpoint.cursors = vec![("journal:x".to_owned(), Some("s=1".to_owned()))];
+    checkpoint
+}
+
+/// As the process after the next gives numbers: the other way round.
+fn other_numbers(name: &str) -> Option<JailId> {
+    ["b", "a"].iter().position(|known| *known == name).map(|n| JailId(u16::try_from(n).unwrap()))
+}
+
+fn write(state: &Path, checkpoint: &Checkpoint) {
+    let (mut store, _) = Store::open(state, &other_numbers).unwrap();
+    store.write(checkpoint).unwrap();
+    store.close();
+}
+
+fn read(state: &Path) -> Loaded {
+    let (store, loaded) = Store::open(state, &other_numbers).unwrap();
+    store.close();
+    loaded
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let loaded = read(state.path());
+    let mut bans = loaded.bans;
+    bans.sort_by_key(|ban| ban.jail);
+    let renumbered = |mut ban: Ban| {
+        ban.jail = JailId(1 - ban.jail.0);
+        ban
+    };
+    assert_eq!(bans, [renumbered(ban(1, "2001:db8::/64")), renumbered(ban(0, "192.0.2.1/32"))]);
+    // Who was heard from last comes last.
+    assert_eq!(loaded.windows, [open(0, "192.0.2.2/32", 1), open(1, "192.0.2.2/32", 4)]);
+    assert_eq!(loaded.files, [mark(1, u64::MAX), mark(2, 0)]);
+    assert_eq!(loaded.cursors["journal:x"], "s=1");
+    assert_eq!(loaded.strangers, 0);
+    assert_eq!(loaded.seed, read(state.path()).seed);
+}
+
+#[test]
+fn changes_go_by_gone_first() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let mut next = nothing();
+    let key = (JailId(0), "192.0.2.1/32".parse().unwrap());
+    next.changes.bans.gone = vec![key, (JailId(1), "2001:db8::/64".parse().unwrap())];
+    next.changes.bans.now = vec![Ban { offenses: 99, ..ban(0, "192.0.2.1/32") }];
+    next.files = vec![((u64::MAX, 1), None)];
+    next.cursors = vec![("journal:x".to_owned(), None)];
+    write(state.path(), &next);
+    let loaded = read(state.path());
+    assert_eq!(loaded.bans.iter().map(|ban| ban.offenses).collect::<Vec<_>>(), [99]);
+    assert_eq!((loaded.files, loaded.cursors.len()), (vec![mark(2, 0)], 0));
+    assert_eq!(loaded.windows.len(), 2);
+
+    let mut everything = nothing();
+    (everything.changes.bans.all, everything.changes.windows.all, everything.all_sources) =
+        (true, true, true);
+    everything.changes.windows.now = vec![open(0, "192.0.2.9/32", 1)];
+    write(state.path(), &everything);
+    let loaded = read(state.path());
+    assert_eq!((loaded.bans.len(), loaded.windows.len(), loaded.files.len()), (0, 1, 0));
+}
+
+#[test]
+fn what_belongs_to_no_jail_is_left_out_and_dropped() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let only_b = |name: &str| (name == "b").then_some(JailId(0));
+    let (mut store, loaded) = Store::open(state.path(), &only_b).unwrap();
+    assert_eq!((loaded.bans.len(), loaded.windows.len(), loaded.strangers), (1, 1, 2));
+    assert_eq!(store.forget_strangers(&["b".to_owned()]).unwrap(), 2);
+    store.close();
+    assert_eq!(read(state.path()).bans.len(), 1);
+}
+
+#[test]
+fn it_is_for_us_alone() {
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("new/deeper");
+    write(&state, &something());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&state), mode(&state.join(NAME))), (0o700, 0o600));
+    fs::set_permissions(state.join(NAME), fs::Permissions::from_mode(0o644)).unwrap();
+    let (store, _) = Store::open(&state, &other_numbers).unwrap();
+    assert_eq!(mode(&state.join(NAME)), 0o600);
+    assert_eq!(mode(&state.join("stockade.db-wal")), 0o600);
+    // Not to be shared: the second agent is told so.
+    let second = Store::open(&state, &other_numbers).unwrap_err().to_string();
+    assert!(second.contains("another program uses it"), "{second}");
+    store.close();
+}
+
+#[test]
+fn nothing_but_a_file_is_opened() {
+    let state = tempfile::tempdir().unwrap();
+    fs::create_dir(state.path().join(NAME)).unwrap();
+    let error = Store::open(state.path(), &other_numbers).unwrap_err().to_string();
+    assert!(error.ends_with("stockade.db is not a regular file: take it away"), "{error}");
+    fs::remove_dir(state.path().join(NAME)).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", state.path().join(NAME)).unwrap();
+    assert!(
+        Store::open(state.path(), &other_numbers).unwrap_err().to_string().contains("not a regular file")
+    );
+}
+
+/// Runs `checkpoint` through the thread.
+fn through(state: &Path, checkpoint: Checkpoint) -> (Loaded, Option<String>, Outcome) {
+    let jails = ["b".to_owned(), "a".to_owned()];
+    let (mut ledger, loaded, problem) = Ledger::start(state, &jails, &other_numbers).unwrap();
+    ledger.write(checkpoint);
+    assert!(ledger.is_busy());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let outcome = runtime.block_on(ledger.outcome());
+    ledger.close().join().unwrap();
+    (loaded, problem, outcome)
+}
+
+fn everything() -> Checkpoint {
+    let mut checkpoint = something();
+    (checkpoint.changes.bans.all, checkpoint.changes.windows.all, checkpoint.all_sources) =
+        (true, true, true);
+    checkpoint
+}
+
+/// Wherever a page is overwritten: at worst the file is set aside, and the next one takes everything.
+#[test]
+fn damage_is_set_aside_and_costs_nothing_but_the_past() {
+    let whole = tempfile::tempdir().unwrap();
+    write(whole.path(), &something());
+    let bytes = fs::read(whole.path().join(NAME)).unwrap();
+    let page = 4096;
+    for (n, damage) in bytes.chunks(page).enumerate() {
+        for garbage in [0xff, 0, 0x55] {
+            let state = tempfile::tempdir().unwrap();
+            let mut bad = bytes.clone();
+            bad[n * page..n * page + damage.len()].fill(garbage);
+            fs::write(state.path().join(NAME), &bad).unwrap();
+            let (_, problem, outcome) = through(state.path(), everything());
+            let outcome = match outcome {
+                Outcome::Written(_) => Outcome::Written(super::Size::default()),
+                // Found when it was written to: the next one must hold everything.
+                Outcome::Failed(_) => through(state.path(), everything()).2,
+            };
+            assert!(matches!(outcome, Outcome::Written(_)), "page {n}, {garbage:#x}: {outcome:?}");
+            if let Some(problem) = problem {
+                assert!(problem.contains("set aside as"), "{problem}");
+            }
+            assert_eq!(read(state.path()).bans.len(), 2, "page {n}, {garbage:#x}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_database_is_set_aside_and_only_two_are_kept() {
+    let state = tempfile::tempdir().unwrap();
+    for _ in 0..4 {
+        fs::write(state.path().join(NAME), "what is this\n".repeat(1000)).unwrap();
+        let (loaded, problem, outcome) = through(state.path(), everything());
+        assert!(loaded.bans.is_empty() && problem.is_some(), "{problem:?}");
+        assert!(matches!(outcome, Outcome::Written(_)), "{outcome:?}");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    let names =
+        fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(names.filter(|name| name.contains("damaged")).count(), 2);
+}
+
+#[test]
+fn a_later_versions_file_is_left_alone() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let connection = rusqlite::Connection::open(state.path().join(NAME)).unwrap();
+    connection.pragma_update(None, "user_version", 1000).unwrap();
+    drop(connection);
+    let (_, problem, outcome) = through(state.path(), something());
+    let problem = problem.unwrap();
+    assert!(problem.contains("later version of stockade (its schema is 1000"), "{problem}");
+    assert!(matches!(outcome, Outcome::Failed(_)));
+}
+
+/// A full file system: what cannot be written is told, and can be when there is room again.
+#[test]
+fn a_full_disk_is_told() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let (mut store, _) = Store::open(state.path(), &other_numbers).unwrap();
+    store.limit_pages(12);
+    let mut much = something();
+    much.changes.bans.now =
+        (0..2000u32).map(|n| ban(0, &format!("10.0.{}.{}/32", n / 256, n % 256))).collect();
+    let error = store.write(&much).unwrap_err();
+    assert_eq!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull));
+    store.limit_pages(100_000);
+    store.write(&much).unwrap();
+    store.close();
+    assert_eq!(read(state.path()).bans.len(), 2002);
+}
+
+#[test]
+fn what_is_free_is_given_back() {
+    let state = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(state.path(), &other_numbers).unwrap();
+    let mut much = nothing();
+    let ban = |n: u32| Ban {
+        evidence: vec![b'x'; 200].into(),
+        ..ban(0, &format!("10.0.{}.{}/32", n >> 8, n & 255))
+    };
+    much.changes.bans.now = (0..40_000).map(ban).collect();
+    store.write(&much).unwrap();
+    let full = store.tidy().unwrap();
+    let mut none = nothing();
+    none.changes.bans.all = true;
+    store.write(&none).unwrap();
+    let mut size = full;
+    for _ in 0..20 {
+        size = store.tidy().unwrap();
+    }
+    assert!(full > 5_000_000 && size < full / 2 + 4_500_000 && size < full, "{full} to {size}");
+    store.close();
+}
