@@ -1,6 +1,7 @@
 //! The agent: one loop that hears of offenses, orders, signals, timers and changes in the kernel, one after the other.
 
 mod batch;
+mod containers;
 mod guard;
 mod headers;
 pub mod jails;
@@ -14,6 +15,7 @@ mod reload;
 mod requests;
 mod signals;
 mod snapshot;
+mod sources;
 mod status;
 mod worker;
 
@@ -150,7 +152,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options, loaded.files)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, loaded.files, loaded.cursors)?;
         let agent = Self {
             path: path.to_owned(),
             config,
@@ -339,7 +341,8 @@ async fn until(at: Option<Instant>) {
 }
 
 fn plan(jails: &Jails) -> Plan {
-    Plan { jails: jails.jails.clone(), trust: std::sync::Arc::clone(&jails.trust) }
+    let (trust, options) = (std::sync::Arc::clone(&jails.trust), std::sync::Arc::clone(&jails.options));
+    Plan { jails: jails.jails.clone(), trust, options }
 }
 
 /// An offender as people write it: a single address without its length.

@@ -20,6 +20,9 @@ use crate::filter::timestamp::Reader;
 use crate::source::unbroken;
 use crate::types::Timestamp;
 
+/// A line that began so many bytes ago will not be ended: its container has died.
+const PATIENCE: u64 = 1 << 20;
+
 /// How far back it is looked for what came before: several records of 16 KiB, every byte escaped.
 const BACK: u64 = 256 * 1024;
 
@@ -39,7 +42,8 @@ pub(crate) struct Decoder {
     longest: usize,
     streams: [Stream; 2],
     line: Vec<u8>,
-    /// Where in the file the next record is expected.
+    /// Where in the file the record begins that is being taken, and where the next one is expected.
+    at: Option<u64>,
     next: Option<u64>,
     /// Records that were none.
     pub(crate) malformed: u64,
@@ -51,8 +55,8 @@ pub(crate) struct Decoder {
 struct Stream {
     /// The pieces so far of a line.
     text: Vec<u8>,
-    /// A line has begun.
-    open: bool,
+    /// A line has begun, in the record there in the file.
+    open: Option<u64>,
     /// It is not to be handed over: it is too long, or its beginning is not known.
     unfit: bool,
 }
@@ -68,7 +72,7 @@ pub(crate) struct Line<'a> {
 impl Decoder {
     /// Lines of more bytes are left out.
     pub(crate) fn new(longest: usize) -> Self {
-        Self { longest, streams: Default::default(), line: Vec::new(), next: None, malformed: 0, left_out: 0 }
+        Self { longest, streams: Default::default(), line: Vec::new(), at: None, next: None, malformed: 0, left_out: 0 }
     }
 
     /// Records that begin at `offset` of the file at `path` follow. If they do not follow on what was there before, it is looked up
@@ -89,7 +93,13 @@ impl Decoder {
         if self.next != Some(begin) {
             self.doubt();
         }
-        self.next = Some(end);
+        (self.at, self.next) = (Some(begin), Some(end));
+    }
+
+    /// Where in the file to begin again, should this process end now: at the first record of a line that is not ended.
+    pub(crate) fn resume(&self) -> Option<u64> {
+        let begun = self.streams.iter().filter_map(|stream| stream.open).min()?;
+        (self.next? - begun < PATIENCE).then_some(begun)
     }
 
     /// Takes a record; a line if it ends one.
@@ -104,7 +114,7 @@ impl Decoder {
         let stream = &mut self.streams[usize::from(record.stream == "stderr")];
         let piece = record.log.as_bytes();
         let ends = piece.ends_with(b"\n");
-        stream.open = true;
+        stream.open = stream.open.or(self.at);
         if stream.text.len() + piece.len() > self.longest + 2 {
             stream.unfit = true;
             stream.text = Vec::new();
@@ -115,7 +125,7 @@ impl Decoder {
         if !ends {
             return None;
         }
-        stream.open = false;
+        stream.open = None;
         if std::mem::take(&mut stream.unfit) {
             self.left_out += 1;
             return None;
@@ -135,7 +145,7 @@ impl Decoder {
     /// The next record of each stream may be the end of a line.
     fn doubt(&mut self) {
         for stream in &mut self.streams {
-            *stream = Stream { text: Vec::new(), open: true, unfit: true };
+            *stream = Stream { text: Vec::new(), open: None, unfit: true };
         }
     }
 
@@ -158,8 +168,7 @@ impl Decoder {
         }
         for (stream, ended) in self.streams.iter_mut().zip(last) {
             // A stream that has been silent for so long is not in the middle of a line: its pieces come at once.
-            let unfit = ended == Some(false);
-            *stream = Stream { text: Vec::new(), open: unfit, unfit };
+            *stream = Stream { text: Vec::new(), open: None, unfit: ended == Some(false) };
         }
         Ok(())
     }
@@ -268,6 +277,28 @@ mod tests {
         let mut decoder = Decoder::new(100);
         decoder.seek(&dir.path().join("gone"), 10);
         assert_eq!(take(&mut decoder, "x\n", "stdout"), None, "nothing is known");
+    }
+
+    #[test]
+    fn it_is_begun_again_at_a_whole_line() {
+        let mut decoder = Decoder::new(100);
+        decoder.seek(Path::new("/x"), 0);
+        for (n, log, stream, resume) in [
+            (0, "a\n", "stdout", None),
+            (10, "long ", "stdout", Some(10)),
+            (20, "b\n", "stderr", Some(10)),
+            (30, "longer ", "stdout", Some(10)),
+            (40, "end\n", "stdout", None),
+        ] {
+            decoder.advance(n, n + 10);
+            take(&mut decoder, log, stream);
+            assert_eq!(decoder.resume(), resume, "behind {log:?}");
+        }
+        decoder.advance(50, 60);
+        take(&mut decoder, "never ended", "stdout");
+        decoder.advance(60, 60 + PATIENCE);
+        take(&mut decoder, "b\n", "stderr");
+        assert_eq!(decoder.resume(), None);
     }
 
     proptest! {

@@ -12,4 +12,4 @@ pub(crate) use self::child::{Child, Heard, roots};
 pub use self::child::{ChildError, Start, last_entry, missing_journal};
 pub use self::entry::{Entry, EntryError};
 pub use self::matches::{MatchError, Matches};
-pub(crate) use self::partial::Joiner;
+pub(crate) use self::partial::{Joined, Joiner};
