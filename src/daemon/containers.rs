@@ -152,12 +152,17 @@ impl Containers {
     /// Keeps logs whose containers are gone for a while.
     fn part(&mut self, found: &mut Found, now: Timestamp) {
         let jails: HashSet<JailId> = self.wanted.iter().map(|wanted| wanted.jail).collect();
-        let there = |log: &ContainerLog, logs: &[ContainerLog]| logs.iter().any(|l| (l.jail, &l.path) == (log.jail, &log.path));
+        let there = |log: &ContainerLog, logs: &[ContainerLog]| {
+            logs.iter().any(|l| (l.jail, &l.path) == (log.jail, &log.path))
+        };
         self.parting.retain(|(log, since)| {
             now.since(*since) < LINGER && jails.contains(&log.jail) && !there(log, &found.logs)
         });
         for log in &self.found.logs {
-            if !there(log, &found.logs) && !self.parting.iter().any(|(l, _)| l == log) && jails.contains(&log.jail) {
+            if !there(log, &found.logs)
+                && !self.parting.iter().any(|(l, _)| l == log)
+                && jails.contains(&log.jail)
+            {
                 let gone = std::fs::symlink_metadata(&log.path).is_err();
                 // One that is still there was let go of by the configuration, or is another container's now.
                 if gone && !self.parting.iter().any(|(l, _)| l.path == log.path && l.jail == log.jail) {
@@ -208,7 +213,13 @@ impl Wanted {
             self.fitting.iter().flatten().map(|c| (c.id.as_str(), c)).collect();
         for container in &fitting {
             if !before.contains_key(container.id.as_str()) {
-                tracing::info!(jail, id = container.id, "container {} logs by {}", container.name, container.driver.word());
+                tracing::info!(
+                    jail,
+                    id = container.id,
+                    "container {} logs by {}",
+                    container.name,
+                    container.driver.word()
+                );
                 if self.fitting.is_some() {
                     self.new.insert(container.id.clone());
                 }

@@ -130,7 +130,9 @@ impl Reader {
             let (jails, wrapped) = (self.jails_of(&file.sources, false), self.jails_of(&file.sources, true));
             let matcher = |jails: &[JailId]| {
                 let members = self.jails.iter().filter(|ready| jails.contains(&ready.id));
-                Matcher::new(members.map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&self.trust))).collect())
+                Matcher::new(
+                    members.map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&self.trust))).collect(),
+                )
             };
             let watched = Watched {
                 matcher: matcher(&jails),
@@ -150,7 +152,12 @@ impl Reader {
 
     /// The jails that want the file's lines as they are, or those that want what is wrapped in them.
     fn jails_of(&self, sources: &[SourceId], wrapped: bool) -> Vec<JailId> {
-        let wants = |id| sources.iter().filter_map(|s| self.known(*s)).any(|k| k.jail == id && k.container.is_some() == wrapped);
+        let wants = |id| {
+            sources
+                .iter()
+                .filter_map(|s| self.known(*s))
+                .any(|k| k.jail == id && k.container.is_some() == wrapped)
+        };
         self.jails.iter().map(|ready| ready.id).filter(|id| wants(*id)).collect()
     }
 
@@ -190,7 +197,14 @@ impl Reader {
     }
 
     /// Judges one line of a file, or what is wrapped in it.
-    fn judge(&mut self, watched: &mut Watched, decoder: Option<&mut docker::Decoder>, line: &[u8], begin: u64, end: u64) {
+    fn judge(
+        &mut self,
+        watched: &mut Watched,
+        decoder: Option<&mut docker::Decoder>,
+        line: &[u8],
+        begin: u64,
+        end: u64,
+    ) {
         let now = self.now;
         let (batch, lines) = (&mut self.batch, &mut self.lines);
         let mut take = |hit: Hit<'_>, otherwise| {
@@ -268,8 +282,11 @@ impl Handler for Reader {
         }
         let after = counts(&watched);
         let wrapped = watched.wrapped.as_ref().map(|(_, jails)| jails);
-        let of_records = before.1.zip(after.1).zip(wrapped).map(|((before, after), jails)| (before, after, jails));
-        for (before, after, jails) in [Some((before.0, after.0, &watched.jails)), of_records].into_iter().flatten() {
+        let of_records =
+            before.1.zip(after.1).zip(wrapped).map(|((before, after), jails)| (before, after, jails));
+        for (before, after, jails) in
+            [Some((before.0, after.0, &watched.jails)), of_records].into_iter().flatten()
+        {
             for id in jails {
                 if let Some(lines) = self.lines.get_mut(id) {
                     lines.add(before, after, now);

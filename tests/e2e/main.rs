@@ -6,9 +6,11 @@
 
 mod check;
 mod crash;
+mod docker;
 mod hammer;
 mod headers;
 mod hops;
+mod journal;
 mod leaks;
 mod legacy;
 mod legacy_headers;
@@ -17,6 +19,7 @@ mod packets;
 mod parts;
 mod read_back;
 mod robust;
+mod syslog;
 mod verify;
 mod world;
 

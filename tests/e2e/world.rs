@@ -95,12 +95,15 @@ impl World {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// Starts something on the server that ends with the world.
-    pub(crate) fn start(&mut self, program: &str, args: &[&str], log: &str) {
+    /// Starts something on the server that ends with the world; its process.
+    pub(crate) fn start(&mut self, program: &str, args: &[&str], log: &str) -> u32 {
         let log = fs::File::create(self.dir().join(log)).unwrap();
         let mut command = self.on_server(program, args);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.children.push(command.spawn().unwrap());
+        let child = command.spawn().unwrap();
+        let pid = child.id();
+        self.children.push(child);
+        pid
     }
 
     /// One request from `source`; the status code, or `None` when no connection comes about within a second.

@@ -116,7 +116,9 @@ impl Feed {
         if !due || self.closed {
             return;
         }
-        self.batch.progress.extend(self.cursor.take().map(|(source, cursor)| Progress::Cursor { source, cursor }));
+        self.batch
+            .progress
+            .extend(self.cursor.take().map(|(source, cursor)| Progress::Cursor { source, cursor }));
         if self.batch.is_empty() {
             return;
         }

@@ -217,7 +217,10 @@ impl Journal {
         self.counts.restarts += 1;
         // What it says of a cursor it cannot read (systemd's journalctl.c). One that is only gone is no error.
         if why.contains("cursor") && self.gone.take().is_some() {
-            tracing::warn!("{}: {why}; beginning at the entries that are recent, some may count twice", self.source);
+            tracing::warn!(
+                "{}: {why}; beginning at the entries that are recent, some may count twice",
+                self.source
+            );
             self.cursor = None;
         }
         self.fail(format!("journalctl has ended: {why}"));
@@ -229,7 +232,10 @@ impl Journal {
             Err(e) => {
                 self.counts.malformed += 1;
                 if self.counts.malformed == 1 {
-                    tracing::warn!("{}: {e}; leaving it out (told once, `stockade status` counts them)", self.source);
+                    tracing::warn!(
+                        "{}: {e}; leaving it out (told once, `stockade status` counts them)",
+                        self.source
+                    );
                 }
                 return;
             }

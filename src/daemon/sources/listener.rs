@@ -23,7 +23,11 @@ const TELL: Duration = Duration::from_millis(200);
 const TELL_LOSS: Duration = Duration::from_secs(60);
 
 /// Starts it.
-pub(super) fn start(address: Address, orders: Orders, batches: mpsc::Sender<Batch>) -> std::io::Result<Thread> {
+pub(super) fn start(
+    address: Address,
+    orders: Orders,
+    batches: mpsc::Sender<Batch>,
+) -> std::io::Result<Thread> {
     let listener = Listener {
         address,
         host: nix::unistd::gethostname().unwrap_or_default().into_encoded_bytes(),
@@ -191,7 +195,10 @@ impl Listener {
         let due = self.told_loss.is_none_or(|(at, known)| at.elapsed() >= TELL_LOSS && lost > known);
         if lost > 0 && due {
             self.told_loss = Some((Instant::now(), lost));
-            tracing::warn!("{}: {lost} messages were lost so far, because they came faster than they are read", self.address);
+            tracing::warn!(
+                "{}: {lost} messages were lost so far, because they came faster than they are read",
+                self.address
+            );
         }
     }
 

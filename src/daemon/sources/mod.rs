@@ -55,7 +55,9 @@ impl Sources {
 
     /// Takes over a plan.
     pub(super) fn plan(&mut self, plan: Plan) {
-        self.containers.retain(|(id, _)| plan.jails.iter().any(|ready| ready.id == *id && !ready.jail.docker.is_empty()));
+        self.containers.retain(|(id, _)| {
+            plan.jails.iter().any(|ready| ready.id == *id && !ready.jail.docker.is_empty())
+        });
         self.past.retain(|id, _| plan.jails.iter().any(|ready| ready.id == *id));
         self.plan = Some(plan);
         self.settle();
@@ -104,7 +106,8 @@ impl Sources {
             }
         }
         for (key, members) in wanted {
-            let orders = Orders { members, trust: Arc::clone(&plan.trust), options: Arc::clone(&plan.options) };
+            let orders =
+                Orders { members, trust: Arc::clone(&plan.trust), options: Arc::clone(&plan.options) };
             if let Some(thread) = self.running.get(&key) {
                 thread.order(orders);
                 continue;

@@ -57,10 +57,7 @@ pub(super) struct Inside {
 
 impl Thread {
     /// Starts it with its first orders.
-    pub(super) fn start(
-        orders: Orders,
-        run: impl FnOnce(Inside) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub(super) fn start(orders: Orders, run: impl FnOnce(Inside) + Send + 'static) -> io::Result<Self> {
         let (wake, woken) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
@@ -124,8 +121,11 @@ impl Inside {
         sources: [BorrowedFd<'_>; N],
         timeout: Duration,
     ) -> io::Result<[bool; N]> {
-        let mut polled: Vec<PollFd<'_>> =
-            sources.into_iter().chain([self.woken.as_fd()]).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut polled: Vec<PollFd<'_>> = sources
+            .into_iter()
+            .chain([self.woken.as_fd()])
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}

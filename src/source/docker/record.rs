@@ -72,7 +72,15 @@ pub(crate) struct Line<'a> {
 impl Decoder {
     /// Lines of more bytes are left out.
     pub(crate) fn new(longest: usize) -> Self {
-        Self { longest, streams: Default::default(), line: Vec::new(), at: None, next: None, malformed: 0, left_out: 0 }
+        Self {
+            longest,
+            streams: Default::default(),
+            line: Vec::new(),
+            at: None,
+            next: None,
+            malformed: 0,
+            left_out: 0,
+        }
     }
 
     /// Records that begin at `offset` of the file at `path` follow. If they do not follow on what was there before, it is looked up
