@@ -58,8 +58,9 @@ jails:
     logger(&world, &["--socket", socket], &failed(OFFENDER4));
     assert!(eventually(SOON, || world.visit(OFFENDER4, "/").is_none()), "{}", world.agent_log());
     assert!(!world.table().contains(INNOCENT4), "{}", world.table());
-    let for_people = text(&world.stockade(&["status"]));
-    assert!(for_people.contains("listen    udp://127.0.0.1:5514: 2 messages\n"), "{for_people}");
+    // The listeners' threads tell about themselves once a second.
+    let told = || text(&world.stockade(&["status"])).contains("listen    udp://127.0.0.1:5514: 2 messages\n");
+    assert!(eventually(SOON, told), "{}", text(&world.stockade(&["status"])));
     assert!(world.stockade(&["stop"]).status.success());
     assert!(eventually(SOON, || !path.exists()), "the socket's file stays");
 }

@@ -95,10 +95,21 @@ impl World {
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// Starts something on the server that ends with the world; its process.
-    pub(crate) fn start(&mut self, program: &str, args: &[&str], log: &str) -> u32 {
+    /// Starts something on the server that ends with the world.
+    pub(crate) fn start(&mut self, program: &str, args: &[&str], log: &str) {
+        let command = self.on_server(program, args);
+        self.spawn(command, log);
+    }
+
+    /// The same for what needs control groups, which `ip netns exec` hides; its process.
+    pub(crate) fn start_with_groups(&mut self, program: &str, args: &[&str], log: &str) -> u32 {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.server)).arg(program).args(args);
+        self.spawn(command, log)
+    }
+
+    fn spawn(&mut self, mut command: Command, log: &str) -> u32 {
         let log = fs::File::create(self.dir().join(log)).unwrap();
-        let mut command = self.on_server(program, args);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
         let pid = child.id();

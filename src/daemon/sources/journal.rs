@@ -47,6 +47,7 @@ pub(super) fn start(
         roots: Vec::new(),
         looked: Instant::now(),
         told: Instant::now(),
+        news: false,
         counts: Counts::default(),
         last: None,
         problem: None,
@@ -92,6 +93,8 @@ struct Journal {
     roots: Vec<(u64, u64)>,
     looked: Instant,
     told: Instant,
+    /// There is something to tell.
+    news: bool,
     counts: Counts,
     /// When the last entry was written.
     last: Option<Timestamp>,
@@ -182,7 +185,7 @@ impl Journal {
             let wait = self.retry.0.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
             return inside.wait([], wait).map(drop);
         };
-        let [entries, complaints] = inside.wait(child.outputs(), TELL.max(Duration::from_secs(1)))?;
+        let [entries, complaints] = inside.wait(child.outputs(), if self.news { TELL } else { LOOK / 2 })?;
         if since.elapsed() >= STABLE {
             self.retry.1 = FIRST_RETRY;
         }
@@ -254,6 +257,7 @@ impl Journal {
             );
         }
         self.counts.entries += 1;
+        self.news = true;
         self.last = Some(entry.time());
         match self.joiner.take(&entry) {
             Joined::Whole(message) => {
@@ -269,7 +273,7 @@ impl Journal {
     }
 
     fn tell(&mut self, inside: &Inside) {
-        self.told = Instant::now();
+        (self.told, self.news) = (Instant::now(), false);
         let Counts { entries, malformed, too_long, restarts } = self.counts;
         let running = self.child.is_some();
         inside.tell(State {

@@ -38,6 +38,7 @@ pub(super) fn start(
         retry: (Instant::now(), FIRST_RETRY),
         counts: Counts::default(),
         told: Instant::now(),
+        news: false,
         told_loss: None,
         last: None,
         problem: None,
@@ -67,6 +68,8 @@ struct Listener {
     retry: (Instant, Duration),
     counts: Counts,
     told: Instant,
+    /// There is something to tell.
+    news: bool,
     told_loss: Option<(Instant, u64)>,
     /// When the last message came.
     last: Option<Timestamp>,
@@ -148,7 +151,7 @@ impl Listener {
             let wait = self.retry.0.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
             return inside.wait([], wait).map(drop);
         };
-        let waited = inside.wait([socket.as_fd()], Duration::from_secs(1));
+        let waited = inside.wait([socket.as_fd()], if self.news { TELL } else { Duration::from_secs(1) });
         let mut buffer = std::mem::take(&mut self.buffer);
         let result = waited.and_then(|[readable]| {
             for _ in 0..if readable { TURN } else { 0 } {
@@ -172,6 +175,7 @@ impl Listener {
     fn message(&mut self, received: Received, buffer: &[u8]) {
         let Some(orders) = &self.orders else { return };
         self.counts.received += 1;
+        self.news = true;
         if received.from.is_some_and(|from| !orders.options.senders.iter().any(|net| net.contains(&from))) {
             self.counts.refused += 1;
             return;
@@ -203,7 +207,7 @@ impl Listener {
     }
 
     fn tell(&mut self, inside: &Inside) {
-        self.told = Instant::now();
+        (self.told, self.news) = (Instant::now(), false);
         let Counts { received, dropped, refused, malformed, too_long, .. } = self.counts;
         inside.tell(State {
             jails: self.feed.jails(),
