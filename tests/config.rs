@@ -73,6 +73,7 @@ judge! {
     filters "filters.yaml",
     jails "jails.yaml",
     oddities "oddities.yaml",
+    sources "sources.yaml",
     unknown_keys "unknown-keys.yaml",
     values "values.yaml",
 }
@@ -86,6 +87,13 @@ const KEYS: &[&str] = &[
     "defaults",
     "jails",
     "filters",
+    "journal",
+    "directory",
+    "docker",
+    "root",
+    "syslog",
+    "senders",
+    "mode",
     "backend",
     "headers",
     "paths",
@@ -96,6 +104,8 @@ const KEYS: &[&str] = &[
     "enabled",
     "filter",
     "logpath",
+    "listen",
+    "render",
     "from",
     "maxretry",
     "findtime",
@@ -157,6 +167,7 @@ fn the_packaged_configuration_has_no_mistake_and_says_the_defaults() {
         (&silent.paths, &silent.limits, &silent.leaks, &silent.log)
     );
     assert_eq!((packaged.backend, &packaged.headers), (silent.backend, &silent.headers));
+    assert_eq!(packaged.sources, silent.sources);
     let defaults = DEFAULT_CONFIG.split("jails:").next().unwrap();
     let stated = parse(&format!("{defaults}\njails: {{ npm-404: {{ logpath: /a }} }}"));
     assert_eq!(stated.jails, silent.jails);

@@ -29,6 +29,14 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report) -> Config {
     let mut filters = Filters::new(raw.filters, *shipped, report);
     let mut jails = Vec::new();
+    raw.sources.judge("defaults", &raw.defaults.sources, report);
+    for jail in &raw.jails {
+        raw.sources.judge(
+            &Path::Key(&Path::Key(&Path::Root, "jails"), &jail.name).to_string(),
+            &jail.value.sources,
+            report,
+        );
+    }
     for RawNamed { name, at, value } in raw.jails {
         let jail = resolve_jail(name, at, value, &raw.defaults, &mut filters, report);
         jails.extend(jail.filter(|jail| jail.enabled));
@@ -39,16 +47,6 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
     }
     if jails.is_empty() {
         report.warning(None, "", "no jail is enabled, so nothing is watched; add one under `jails:`");
-    }
-    // Who can send can have anybody banned, and over UDP a sender's address is what it says: that others may is to be said.
-    if !raw.sources.lets_others_send() {
-        let open = jails.iter().flat_map(|jail: &Jail| jail.listen.iter().map(move |at| (&jail.name, at)));
-        for (name, address) in open.filter(|(_, address)| !address.is_local()) {
-            let text = format!(
-                "{address} can be reached from elsewhere; listen at 127.0.0.1, or name who may send there in `syslog: {{ senders: … }}`"
-            );
-            report.mistake(None, format!("jails.{name}.listen"), text);
-        }
     }
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Config {
@@ -106,8 +104,8 @@ fn resolve_jail(
         filter,
         logpath: logpath.unwrap_or_default(),
         journal: journal.filter(|all| !all.is_empty()).map(Matches::any),
-        docker: docker.unwrap_or_default(),
-        listen: listen.unwrap_or_default(),
+        docker: distinct(docker.unwrap_or_default()),
+        listen: distinct(listen.unwrap_or_default().into_iter().map(|(address, _)| address)),
         render: own.sources.shape.or(defaults.sources.shape),
         from: own.from.or(defaults.from).unwrap_or_default(),
         maxretry: own.maxretry.or(defaults.maxretry).unwrap_or(MAXRETRY),
@@ -119,6 +117,17 @@ fn resolve_jail(
         timezone: own.timezone.or_else(|| defaults.timezone.clone()),
         name,
     })
+}
+
+/// Each once, in their order.
+fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut out = Vec::new();
+    for item in all {
+        if !out.contains(&item) {
+            out.push(item);
+        }
+    }
+    out
 }
 
 /// The filters a jail can name; a shipped one is read when it is first asked for.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::cursor::{Cursor, Section};
 use super::names::{self, AllowEntry};
-use super::report::{Report, clean, shown};
+use super::report::{Location, Report, clean, shown};
 use crate::source::Shape;
 use crate::source::docker::Selector;
 use crate::source::journal::Matches;
@@ -49,8 +49,21 @@ impl RawSources {
         }
     }
 
+    /// Who can send can have anybody banned, and over UDP a sender's address is what it says: that others may is to be said.
+    pub(super) fn judge(&self, jail: &str, sources: &RawJailSources, report: &mut Report) {
+        if self.lets_others_send() {
+            return;
+        }
+        for (address, at) in sources.listen.iter().flatten().filter(|(address, _)| !address.is_local()) {
+            let text = format!(
+                "{address} can be reached from elsewhere; listen at 127.0.0.1, or name who may send there in `syslog: {{ senders: … }}`"
+            );
+            report.mistake(Some(*at), format!("{jail}.listen"), text);
+        }
+    }
+
     /// Whether somebody besides this host may send.
-    pub(super) fn lets_others_send(&self) -> bool {
+    fn lets_others_send(&self) -> bool {
         let local = |entry: &AllowEntry| match entry {
             AllowEntry::Net(net) => net.addr().is_loopback(),
             AllowEntry::OwnHost => true,
@@ -65,7 +78,7 @@ pub(super) struct RawJailSources {
     /// One question: what any of the entries fits.
     pub(super) journal: Option<Vec<Matches>>,
     pub(super) docker: Option<Vec<Selector>>,
-    pub(super) listen: Option<Vec<Address>>,
+    pub(super) listen: Option<Vec<(Address, Location)>>,
     pub(super) shape: Option<Shape>,
 }
 
@@ -115,22 +128,16 @@ pub(super) fn jail(keys: &Section<'_>, report: &mut Report) -> RawJailSources {
     }
 }
 
-fn list<T: PartialEq>(
+fn list<T>(
     cursor: &Cursor<'_>,
     report: &mut Report,
     what: &str,
     read: impl Fn(&Cursor<'_>, &mut Report) -> Option<T>,
 ) -> Option<Vec<T>> {
-    let mut all = Vec::new();
-    for item in cursor.list(report, read) {
-        if !all.contains(&item) {
-            all.push(item);
-        }
-    }
     if cursor.items().is_empty() {
         cursor.mistake(report, format!("the list is empty; {what}"));
     }
-    Some(all)
+    Some(cursor.list(report, read))
 }
 
 fn matches(cursor: &Cursor<'_>, report: &mut Report) -> Option<Matches> {
@@ -158,7 +165,8 @@ fn selector(cursor: &Cursor<'_>, report: &mut Report) -> Option<Selector> {
     read.map_err(|e| cursor.mistake(report, clean(&e.to_string()))).ok()
 }
 
-fn address(cursor: &Cursor<'_>, report: &mut Report) -> Option<Address> {
+fn address(cursor: &Cursor<'_>, report: &mut Report) -> Option<(Address, Location)> {
     let read = Address::parse(cursor.some_text(report)?);
-    read.map_err(|e| cursor.mistake(report, clean(&e.to_string()))).ok()
+    let address = read.map_err(|e| cursor.mistake(report, clean(&e.to_string()))).ok()?;
+    Some((address, cursor.at()))
 }

@@ -140,6 +140,16 @@ impl World {
         (code != 0).then_some(code)
     }
 
+    /// Does something in a thread that is on the client.
+    pub(crate) fn on_client(&self, what: impl FnOnce() + Send + 'static) {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.client)).unwrap();
+        let there = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            what();
+        });
+        there.join().unwrap();
+    }
+
     /// Runs the program itself on the server.
     pub(crate) fn stockade(&self, args: &[&str]) -> Output {
         let config = self.dir().join("config.yaml");

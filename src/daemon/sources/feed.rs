@@ -112,7 +112,7 @@ impl Feed {
 
     /// Hands over offenses; how far the source was read, too, with them or when it is time.
     pub(super) fn hand_over(&mut self) {
-        let due = self.batch.len() > 0 || self.told.elapsed() >= PACE;
+        let due = !self.batch.is_empty() || self.told.elapsed() >= PACE;
         if !due || self.closed {
             return;
         }

@@ -129,7 +129,7 @@ fn structured(rest: &[u8]) -> Option<&[u8]> {
     }
     let mut rest = rest;
     loop {
-        let Some(inner) = rest.strip_prefix(b"[") else { return None };
+        let inner = rest.strip_prefix(b"[")?;
         let (mut quoted, mut escaped) = (false, false);
         let end = inner.iter().position(|&b| {
             let closes = b == b']' && !quoted;
@@ -173,8 +173,11 @@ fn stamp(rest: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
     fits.then_some((None, rest))
 }
 
+/// Program, process and text.
+type Tagged<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
 /// `PROGRAM:`, `PROGRAM[PID]:` and the text behind it.
-fn tag(rest: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+fn tag(rest: &[u8]) -> Option<Tagged<'_>> {
     let end = rest.iter().take(WORD_MAX).position(|&b| b <= b' ' || matches!(b, b':' | b'['))?;
     let (program, rest) = rest.split_at(end);
     if program.is_empty() {
