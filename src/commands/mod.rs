@@ -7,6 +7,7 @@ mod explain;
 mod link;
 mod log;
 mod replay;
+mod sources;
 mod status;
 mod test;
 mod verify;

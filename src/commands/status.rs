@@ -154,7 +154,10 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
             None | Some(0) => "up to date".to_owned(),
             Some(bytes) => format!("{} behind", size(bytes)),
         };
-        write!(out, "  file      {}: {behind}", printable(text(&file["path"]).as_bytes()))?;
+        let container =
+            file["container"].as_str().map_or_else(String::new, |name| format!("{name} (docker), "));
+        let path = printable(text(&file["path"]).as_bytes());
+        write!(out, "  file      {}{path}: {behind}", printable(container.as_bytes()))?;
         for (key, what) in
             [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")]
         {
@@ -167,13 +170,14 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     for pattern in list(&jail["waiting"]) {
         writeln!(out, "  waiting   {}: no such file yet", printable(text(pattern).as_bytes()))?;
     }
+    super::sources::render(out, jail)?;
     for warning in list(&jail["warnings"]) {
         writeln!(out, "  warning   {}", text(warning))?;
     }
     Ok(())
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -1,6 +1,7 @@
 //! The agent: one loop that hears of offenses, orders, signals, timers and changes in the kernel, one after the other.
 
 mod batch;
+mod containers;
 mod guard;
 mod headers;
 pub mod jails;
@@ -20,6 +21,7 @@ mod requests;
 mod shield;
 mod signals;
 mod snapshot;
+mod sources;
 mod status;
 mod worker;
 
@@ -232,7 +234,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options, places.files)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors)?;
         let agent = Self {
             path: path.to_owned(),
             config,
@@ -464,7 +466,8 @@ async fn until(at: Option<Instant>) {
 }
 
 fn plan(jails: &Jails) -> Plan {
-    Plan { jails: jails.jails.clone(), trust: std::sync::Arc::clone(&jails.trust) }
+    let (trust, options) = (std::sync::Arc::clone(&jails.trust), std::sync::Arc::clone(&jails.options));
+    Plan { jails: jails.jails.clone(), trust, options }
 }
 
 /// An offender as people write it: a single address without its length.

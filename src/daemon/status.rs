@@ -81,6 +81,7 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
             let status = &file.status;
             json!({
                 "path": status.path,
+                "container": file.container,
                 "position": status.position.offset,
                 "size": status.size,
                 "behind": status.behind,
@@ -92,6 +93,10 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
         .collect();
     let waiting: Vec<&str> =
         snapshot.waiting.iter().filter(|(id, _)| *id == ready.id).map(|(_, p)| p.as_str()).collect();
+    let sources = |kind: &str| {
+        let of_jail = snapshot.sources.iter().filter(|s| s.kind == kind && s.jails.contains(&ready.id));
+        of_jail.map(|source| source.told.clone()).collect::<Vec<_>>()
+    };
     let last_ban = agent
         .last_bans
         .get(&ready.id)
@@ -123,6 +128,9 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
         "forgotten": stats.forgotten,
         "files": files,
         "waiting": waiting,
+        "journal": sources("journal"),
+        "docker": sources("docker"),
+        "listen": sources("listen"),
         "warnings": JailLines::warning(&lines).into_iter().collect::<Vec<_>>(),
     })
 }

@@ -3,6 +3,7 @@
 //! Reading and matching are work for a CPU, so they have a thread of their own. It hands batches over a bounded channel:
 //! when the engine or the kernel is slow it waits, and the lines wait in their files. Nothing is lost.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,9 +13,11 @@ use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
+use super::containers::Containers;
 use super::pulse::Pulse;
 use super::reader::{Plan, Reader};
 use super::snapshot::Snapshot;
+use super::sources::Sources;
 use crate::clock;
 use crate::follow::{Follower, Mark, Options, Waker};
 use crate::types::Timestamp;
@@ -39,11 +42,13 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which goes on where an earlier process has left `marks`. Its batches come out of the receiver, which ends when the thread does.
+    /// Starts the thread, which goes on where an earlier process has left `marks` (of files) and `cursors` (of sources that say
+    /// themselves where they are). Its batches come out of the receiver, which ends when the thread does.
     pub(super) fn start(
         plan: Plan,
         options: Options,
         marks: Vec<Mark>,
+        cursors: HashMap<String, String>,
     ) -> Result<(Self, mpsc::Receiver<Batch>)> {
         let (batches, receiver) = mpsc::channel(8);
         let mut follower = Follower::new(options);
@@ -57,7 +62,9 @@ impl Worker {
             plan: Arc::clone(&plan),
             snapshot: Arc::clone(&snapshot),
             stop: Arc::clone(&stop),
-            reader: Reader::new(batches, Arc::clone(&pulse)),
+            sources: Sources::new(batches.clone(), cursors),
+            reader: Reader::new(batches, options.max_line, Arc::clone(&pulse)),
+            containers: Containers::default(),
             last_snapshot: Timestamp::default(),
         };
         let thread = std::thread::Builder::new()
@@ -109,6 +116,9 @@ struct Inside {
     snapshot: Arc<Mutex<Snapshot>>,
     stop: Arc<AtomicBool>,
     reader: Reader,
+    /// The threads of sources besides files.
+    sources: Sources,
+    containers: Containers,
     last_snapshot: Timestamp,
 }
 
@@ -116,20 +126,28 @@ impl Inside {
     fn run(&mut self, mut follower: Follower) {
         while !self.stop.load(Ordering::Relaxed) {
             let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.reader.now = clock::now();
             if let Some(plan) = plan {
+                self.sources.plan(plan.clone());
+                self.containers.plan(&plan);
                 follower.set_sources(&self.reader.plan(plan));
             }
+            if let Some(found) = self.containers.look(self.reader.now) {
+                follower.set_sources(&self.reader.follow_containers(found.logs));
+                self.sources.follow_containers(found.journals);
+            }
             self.reader.pulse.beat();
-            self.reader.now = clock::now();
             let turn = follower.turn(self.reader.now, TURN, &mut self.reader);
             self.reader.hand_over();
             if self.reader.closed {
-                return;
+                break;
             }
             let now = clock::now();
             if !turn.pending || now.since(self.last_snapshot) >= SNAPSHOT {
                 self.last_snapshot = now;
-                let snapshot = self.reader.snapshot(&follower);
+                let mut snapshot = self.reader.snapshot(&follower);
+                self.containers.tell(&mut snapshot);
+                self.sources.tell(&mut snapshot, now);
                 *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
             }
         }

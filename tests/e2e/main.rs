@@ -6,10 +6,12 @@
 
 mod check;
 mod crash;
+mod docker;
 mod escalation;
 mod hammer;
 mod headers;
 mod hops;
+mod journal;
 mod leaks;
 mod legacy;
 mod legacy_headers;
@@ -19,6 +21,7 @@ mod parts;
 mod read_back;
 mod reload;
 mod robust;
+mod syslog;
 mod verify;
 mod world;
 
