@@ -20,6 +20,7 @@ pub mod kernel;
 
 pub mod ledger;
 
+pub mod budget;
 pub mod daemon;
 
 pub mod cli;

@@ -152,16 +152,19 @@ pub enum UnbanReason {
     Lifted,
     /// The configuration now allows the address, or its jail is gone.
     Reconfigured,
+    /// There were too many bans, and it would have ended first.
+    MadeRoom,
 }
 
 impl UnbanReason {
-    /// The word for it in the log: `expired`, `lifted` or `reconfigured`.
+    /// The word for it in the log: `expired`, `lifted`, `reconfigured` or `made room`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Lifted => "lifted",
             Self::Reconfigured => "reconfigured",
+            Self::MadeRoom => "made room",
         }
     }
 }

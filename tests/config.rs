@@ -110,6 +110,7 @@ const KEYS: &[&str] = &[
     "proxy_protocol",
     "state",
     "control",
+    "memory",
     "offenders",
     "line",
     "level",

@@ -7,7 +7,7 @@ use super::cursor::{Cursor, nearest};
 use super::headers::{self, RawHeaders};
 use super::names::{self, AllowEntry};
 use super::report::{Location, Report, shown};
-use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports};
+use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports, size};
 use crate::filter::definition::Definition;
 use crate::types::BanTime;
 
@@ -64,6 +64,7 @@ pub(super) struct RawConfig {
     pub(super) control: Option<PathBuf>,
     pub(super) offenders: Option<u64>,
     pub(super) line: Option<u64>,
+    pub(super) memory: Option<u64>,
     pub(super) grace: Option<Duration>,
     pub(super) level: Option<LogLevel>,
     pub(super) format: Option<LogFormat>,
@@ -128,8 +129,9 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.control = paths.read("control", report, control);
     }
     if let Some(c) = top.get("limits") {
-        let limits = c.section(&["offenders", "line"], report);
+        let limits = c.section(&["memory", "offenders", "line"], report);
         raw.offenders = limits.read("offenders", report, |c, r| c.whole(100..=50_000_000, r));
+        raw.memory = limits.read("memory", report, size::read);
         raw.line = limits.read("line", report, |c, r| c.whole(512..=16_777_216, r));
     }
     if let Some(c) = top.get("leaks") {

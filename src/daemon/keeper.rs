@@ -88,7 +88,8 @@ impl Keeper {
                 shown(ban.offender)
             );
         }
-        if refused.is_empty() {
+        // Also where some of what was written found no room.
+        if refused.is_empty() && engine.crowded_out_in_all() == 0 {
             engine.is_known();
         }
     }
@@ -184,6 +185,16 @@ impl Keeper {
                 self.all = true;
             }
         }
+    }
+
+    /// How the ledger fares, for `status`.
+    pub(super) fn status(&self) -> serde_json::Value {
+        serde_json::json!({
+            "problem": self.problem,
+            "bytes": self.size.bytes,
+            "checkpoints": self.checkpoints,
+            "last_ms": u64::try_from(self.size.took.as_millis()).unwrap_or(u64::MAX),
+        })
     }
 
     /// Has everything written that the engine knows, and waits for it, but not for long. Whether it is written.

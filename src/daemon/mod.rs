@@ -36,12 +36,13 @@ use self::reader::Plan;
 pub(crate) use self::requests::printable;
 use self::signals::{Ask, Signals};
 use self::worker::Worker;
+use crate::budget;
 use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
-use crate::engine::{Command, Engine, Limits, Unban, Verdict};
+use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
 use crate::host;
 use crate::kernel::backend;
@@ -128,7 +129,11 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let now = clock::now();
-        let mut engine = Engine::new(Limits { offenders: config.limits.offenders });
+        let (limits, told) = budget::limits(&config);
+        if let Some(told) = told {
+            tracing::warn!("{told}");
+        }
+        let mut engine = Engine::new(limits);
         engine.set_allowlist(jails.allowlist.clone(), now);
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);

@@ -96,6 +96,9 @@ pub enum Refused {
     /// The ban would end when it begins.
     #[error("a ban needs a length of at least a millisecond")]
     NoTime,
+    /// All bans there may be are by hand or without an end.
+    #[error("there is no room for {0} more bans, and those there are do not make room: raise limits.memory, or lift some")]
+    NoRoom(usize),
 }
 
 impl Engine {
@@ -143,6 +146,10 @@ impl Engine {
         if !force && let Some((net, entry)) = nets.iter().find_map(|n| Some((*n, self.allowed_by(id, *n)?))) {
             return Err(Refused::Allowlisted { net, entry });
         }
+        let new = nets.iter().filter(|net| self.bans.get(id, canonical(**net)).is_none()).count();
+        if new > self.bans.room() {
+            return Err(Refused::NoRoom(new));
+        }
         let evidence: Box<[u8]> = reason.get(..EVIDENCE_CAP).unwrap_or(reason).into();
         let (mut new, mut prolonged, mut unchanged) = (0, 0, 0);
         for net in nets.iter().copied().map(canonical) {
@@ -155,6 +162,7 @@ impl Engine {
                     offenses: 0,
                     evidence: evidence.clone(),
                 };
+                self.make_room(now);
                 self.begin(ban);
                 new += 1;
                 continue;
