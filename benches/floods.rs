@@ -4,8 +4,8 @@
 //! `cargo bench --bench floods [NAME...]` (as root; 1.5 GB of disk for the long line). Prints one line per figure with what
 //! is aimed at; nothing fails on a figure, because a shared machine is no referee.
 
-#[path = "support/corpus.rs"]
-mod corpus;
+#[path = "support/npm.rs"]
+mod npm;
 #[path = "support/process.rs"]
 mod process;
 
@@ -109,7 +109,7 @@ fn flood(dir: &Path, what: &str, maxretry: usize, more: &str) -> Result<()> {
     );
     std::thread::sleep(Duration::from_secs(2));
     let (_, status) = agent.status()?;
-    report("  ledger, and its last checkpoint", &format!("{} B, {} ms", status["ledger"]["bytes"], status["ledger"]["last_ms"]), "-");
+    report("  ledger, and its last checkpoint", &format!("{} B, {} ms", status["ledger"]["bytes"], status["ledger"]["milliseconds"]), "-");
     report("  SIGTERM to its end", &ms(agent.end(Signal::SIGTERM)?), "1 s");
     Ok(())
 }
@@ -260,13 +260,13 @@ fn offend(text: &mut String, attackers: std::ops::Range<u64>, each: usize) {
     let stamp = now();
     for n in attackers {
         for _ in 0..each {
-            line(text, &stamp, &corpus::attacker(n), 404);
+            line(text, &stamp, &npm::attacker(n), 404);
         }
     }
 }
 
 fn line(text: &mut String, stamp: &str, client: &str, status: u16) {
-    corpus::line(text, stamp, status, "/wp-login.php", client, "zgrab/0.x", 154);
+    npm::line(text, stamp, status, "/wp-login.php", client, "zgrab/0.x", 154);
 }
 
 fn now() -> String {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -109,6 +110,9 @@ pub enum Peer {
     Unknown,
 }
 
+/// A line that explains a ban: shared, for a ban is copied on its way to the kernel and to the ledger.
+pub type Evidence = Arc<[u8]>;
+
 /// A current ban.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
@@ -123,7 +127,7 @@ pub struct Ban {
     /// Offenses that led to it; 0 for a ban by hand or one found in the kernel.
     pub offenses: u32,
     /// The deciding line (cut to [`EVIDENCE_CAP`] bytes), or the reason given by hand.
-    pub evidence: Box<[u8]>,
+    pub evidence: Evidence,
 }
 
 /// At most so many bytes of the deciding line are kept with a ban: 100,000 bans then take 35 MB in all.

@@ -46,6 +46,13 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         writeln!(out, "kernel problem: {problem}")?;
     }
     headers(out, &status["headers"])?;
+    let ledger = &status["ledger"];
+    if let Some(problem) = ledger["problem"].as_str() {
+        writeln!(out, "ledger: not remembering: {problem}")?;
+    } else if let Some(bytes) = ledger["bytes"].as_u64() {
+        let kib = bytes.div_ceil(1024);
+        writeln!(out, "ledger: {} ({kib} KiB, {} files)", text(&ledger["path"]), ledger["files"])?;
+    }
     let leaks = &status["leaks"];
     if leaks["count"].as_u64() > Some(0) {
         writeln!(out, "leaks: {} requests of offenders that were banned already", leaks["count"])?;

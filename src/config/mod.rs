@@ -6,6 +6,7 @@
 
 mod cursor;
 pub mod duration;
+mod escalation;
 pub mod filter;
 mod headers;
 pub mod names;
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use self::headers::{Backend, HeaderAction, Headers, MatcherChoice};
 pub use self::names::AllowEntry;
 pub use self::report::{ConfigError, Location, Remark};
+use crate::engine::Escalation;
 use crate::filter::definition::Definition;
 use crate::types::BanTime;
 
@@ -84,6 +86,8 @@ pub struct Jail {
     pub findtime: Duration,
     /// At least a second, or without an end.
     pub bantime: BanTime,
+    /// How the bans of repeaters grow; `None`: they do not.
+    pub escalation: Option<Arc<Escalation>>,
     /// An IPv6 offender is counted and banned as a network of this length; 32 to 128.
     pub ipv6_prefix: u8,
     /// Never banned by this jail, besides [`Config::ignoreip`].
@@ -120,6 +124,8 @@ pub struct Paths {
 pub struct Limits {
     /// So many offenders are remembered at once, all jails together.
     pub offenders: usize,
+    /// So many repeaters are remembered at once, all jails together.
+    pub history: usize,
     /// A line of more bytes is skipped.
     pub line: usize,
     /// The agent's own memory stays below so many bytes; see `budget`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::nearest;
+use super::escalation::{self, RawEscalation};
 use super::raw::{RawConfig, RawFilter, RawJail, RawNamed};
 use super::report::{Location, Path, Report, shown};
 use super::{Config, Jail, Leaks, Limits, Log, Paths, Shipped, filter, names};
@@ -17,6 +18,7 @@ const CONTROL: &str = "/run/stockade/control.sock";
 const IGNOREIP: [&str; 2] = ["loopback", "self"];
 const TRUSTED_PROXIES: [&str; 2] = ["loopback", "private"];
 const OFFENDERS: u64 = 200_000;
+const HISTORY: u64 = 200_000;
 const LINE: u64 = 65_536;
 const MEMORY: u64 = 256 << 20;
 const MAXRETRY: u32 = 5;
@@ -30,7 +32,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
     let mut filters = Filters::new(raw.filters, *shipped, report);
     let mut jails = Vec::new();
     for RawNamed { name, at, value } in raw.jails {
-        let jail = resolve_jail(name, at, value, &raw.defaults, &mut filters, report);
+        let jail = resolve_jail(name, at, value, &raw.defaults, raw.escalation.as_ref(), &mut filters, report);
         jails.extend(jail.filter(|jail| jail.enabled));
     }
     if let Some(RawFilter { name: Some(name), at }) = &raw.defaults.filter {
@@ -54,6 +56,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         },
         limits: Limits {
             offenders: size(raw.offenders.unwrap_or(OFFENDERS)),
+            history: size(raw.history.unwrap_or(HISTORY)),
             line: size(raw.line.unwrap_or(LINE)),
             memory: raw.memory.unwrap_or(MEMORY),
         },
@@ -68,6 +71,7 @@ fn resolve_jail(
     at: Location,
     own: RawJail,
     defaults: &RawJail,
+    escalation: Option<&RawEscalation>,
     filters: &mut Filters<'_>,
     report: &mut Report,
 ) -> Option<Jail> {
@@ -84,6 +88,9 @@ fn resolve_jail(
     if logpath.is_none() {
         report.mistake(Some(at), path, "has no logpath; name the files to follow with `logpath:`");
     }
+    let bantime = own.bantime.or(defaults.bantime).unwrap_or(BanTime::For(TEN_MINUTES));
+    let layers = [own.escalation.as_ref(), defaults.escalation.as_ref(), escalation];
+    let escalation = escalation::resolve(layers, bantime, report);
     let (filter, filter_name) = found?;
     Some(Jail {
         enabled: own.enabled.or(defaults.enabled).unwrap_or(true),
@@ -93,7 +100,8 @@ fn resolve_jail(
         from: own.from.or(defaults.from).unwrap_or_default(),
         maxretry: own.maxretry.or(defaults.maxretry).unwrap_or(MAXRETRY),
         findtime: own.findtime.or(defaults.findtime).unwrap_or(TEN_MINUTES),
-        bantime: own.bantime.or(defaults.bantime).unwrap_or(BanTime::For(TEN_MINUTES)),
+        bantime,
+        escalation: escalation.map(Arc::new),
         ipv6_prefix: own.ipv6_prefix.or(defaults.ipv6_prefix).unwrap_or(IPV6_PREFIX),
         ignoreip: own.ignoreip.or_else(|| defaults.ignoreip.clone()).unwrap_or_default(),
         ports: own.ports.or_else(|| defaults.ports.clone()).unwrap_or_default(),

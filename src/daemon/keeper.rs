@@ -1,9 +1,10 @@
 //! Keeps the ledger in step: gathers how far the sources were read, takes checkpoints, tries again.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::batch::Progress;
@@ -34,6 +35,7 @@ pub(super) struct Keeper {
     changed_cursors: HashSet<String>,
     /// The ledger knows nothing that holds: everything is to be written.
     all: bool,
+    path: PathBuf,
     written_at: Instant,
     retry: Option<(Instant, Duration)>,
     /// Why the ledger could not be used last, until it can.
@@ -59,6 +61,7 @@ impl Keeper {
             changed_files: HashSet::new(),
             changed_cursors: HashSet::new(),
             all: problem.is_some(),
+            path: state.to_owned(),
             written_at: Instant::now(),
             retry: None,
             problem,
@@ -187,16 +190,6 @@ impl Keeper {
         }
     }
 
-    /// How the ledger fares, for `status`.
-    pub(super) fn status(&self) -> serde_json::Value {
-        serde_json::json!({
-            "problem": self.problem,
-            "bytes": self.size.bytes,
-            "checkpoints": self.checkpoints,
-            "last_ms": u64::try_from(self.size.took.as_millis()).unwrap_or(u64::MAX),
-        })
-    }
-
     /// Has everything written that the engine knows, and waits for it, but not for long. Whether it is written.
     pub(super) async fn flush(&mut self, engine: &mut Engine, registry: &Registry) -> bool {
         let end = Instant::now() + PATIENCE;
@@ -219,6 +212,19 @@ impl Keeper {
             }
             Err(_) => false,
         }
+    }
+
+    /// What `status` tells.
+    pub(super) fn value(&self) -> Value {
+        json!({
+            "path": self.path,
+            "state": if self.problem.is_none() { "remembering" } else { "not remembering" },
+            "problem": self.problem,
+            "bytes": self.size.bytes,
+            "checkpoints": self.checkpoints,
+            "milliseconds": self.size.took.as_millis(),
+            "files": self.files.len(),
+        })
     }
 
     /// Ends the ledger's thread, in order if the disk lets it: who stops an agent does not wait for that.

@@ -130,7 +130,7 @@ impl Agent {
         }
         let now = clock::now();
         let (limits, told) = budget::limits(&config);
-        if let Some(told) = told {
+        for told in told {
             tracing::warn!("{told}");
         }
         let mut engine = Engine::new(limits);

@@ -41,7 +41,7 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
             "missing": agent.guard.missing,
             "error": agent.guard.error,
         },
-        "ledger": agent.keeper.status(),
+        "ledger": agent.keeper.value(),
         "leaks": agent.leaks.value(|id| agent.registry.name(id), only),
         "warnings": agent.jails.warnings,
         "jails": jails,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::dirty::Dirty;
 use super::net::Key;
 use super::persist::Changed;
-use crate::types::{Ban, JailId, Timestamp};
+use crate::types::{Ban, Evidence, JailId, Timestamp};
 
 /// Current bans. Each jail bans a network once.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl Bans {
     /// The first who come have theirs told: those who make a flood of bans are told by the first of them.
     fn keep_evidence(&mut self, ban: &mut Ban) {
         if self.evidence.saturating_add(ban.evidence.len()) > self.most_evidence {
-            ban.evidence = Box::default();
+            ban.evidence = Evidence::default();
         }
         self.evidence += ban.evidence.len();
     }
@@ -203,7 +203,7 @@ impl Bans {
         change(ban);
         self.evidence -= had;
         if self.evidence.saturating_add(ban.evidence.len()) > self.most_evidence {
-            ban.evidence = Box::default();
+            ban.evidence = Evidence::default();
         }
         self.evidence += ban.evidence.len();
         let after = (ban.until, ban.offenses == 0);

@@ -133,7 +133,7 @@ fn a_ban_found_in_the_kernel_is_known_from_then_on() {
         since: at(3.0),
         until: None,
         offenses: 2,
-        evidence: Box::default(),
+        evidence: crate::types::Evidence::default(),
     };
     assert!(e.adopt(ban));
     assert_eq!(e.in_force_since(JAIL, addr("2001:db8::1")), Some(at(50.0)));

@@ -262,7 +262,7 @@ mod tests {
             since: Timestamp::default(),
             until: Some(Timestamp::from_secs(60)),
             offenses: 1,
-            evidence: Box::default(),
+            evidence: crate::types::Evidence::default(),
         }
     }
 

@@ -16,6 +16,7 @@ mod nginx;
 mod packets;
 mod parts;
 mod read_back;
+mod reload;
 mod robust;
 mod verify;
 mod world;
