@@ -104,12 +104,19 @@ fn flood(dir: &Path, what: &str, maxretry: usize, more: &str) -> Result<()> {
     report("  most memory", &megabytes(agent.memory("VmHWM")?), MEMORY);
     report(
         "  forgotten / bans now / in all / crowded out",
-        &format!("{} / {} / {} / {}", jail["forgotten"], jail["bans"], jail["bans_total"], jail["crowded_out"]),
+        &format!(
+            "{} / {} / {} / {}",
+            jail["forgotten"], jail["bans"], jail["bans_total"], jail["crowded_out"]
+        ),
         "said",
     );
     std::thread::sleep(Duration::from_secs(2));
     let (_, status) = agent.status()?;
-    report("  ledger, and its last checkpoint", &format!("{} B, {} ms", status["ledger"]["bytes"], status["ledger"]["milliseconds"]), "-");
+    report(
+        "  ledger, and its last checkpoint",
+        &format!("{} B, {} ms", status["ledger"]["bytes"], status["ledger"]["milliseconds"]),
+        "-",
+    );
     report("  SIGTERM to its end", &ms(agent.end(Signal::SIGTERM)?), "1 s");
     Ok(())
 }
@@ -160,7 +167,11 @@ fn fast(dir: &Path) -> Result<()> {
     let written = text.len() as u64 * SECONDS * 100;
     let behind = written - jail["files"][0]["position"].as_u64().ok_or("no position")?;
     report("a log growing: rate", &format!("{:.0} MB/s", written as f64 / took / 1e6), "200 MB/s");
-    report("  behind at its end (as of the status)", &format!("{:.1} MB", behind as f64 / 1e6), "under 1 s of it");
+    report(
+        "  behind at its end (as of the status)",
+        &format!("{:.1} MB", behind as f64 / 1e6),
+        "under 1 s of it",
+    );
     let caught = Instant::now();
     let lines = text.lines().count() as u64 * SECONDS * 100;
     agent.until("lines", lines)?;
@@ -185,7 +196,11 @@ fn long_line(dir: &Path) -> Result<()> {
     line(&mut text, &now(), "46.0.0.1", 404);
     log.write_all(text.as_bytes())?;
     let jail = agent.until("bans", 1)?;
-    report("one line of 1 GiB: the ban of the line after it", &format!("{:.1} s", begin.elapsed().as_secs_f64()), "-");
+    report(
+        "one line of 1 GiB: the ban of the line after it",
+        &format!("{:.1} s", begin.elapsed().as_secs_f64()),
+        "-",
+    );
     report("  skipped lines", &jail["files"][0]["skipped"].to_string(), "1");
     report("  most memory", &megabytes(agent.memory("VmHWM")?), "under 64 MB");
     agent.end(Signal::SIGTERM)?;

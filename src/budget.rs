@@ -48,7 +48,8 @@ pub fn limits(config: &Config) -> (Limits, Vec<String>) {
         evidence: share(10, 1),
     };
     let lowered = |key: &str, asked: usize, room: usize| {
-        (room < asked).then(|| format!("limits.{key} is {asked}, and limits.memory has room for {room}: that holds"))
+        (room < asked)
+            .then(|| format!("limits.{key} is {asked}, and limits.memory has room for {room}: that holds"))
     };
     let told = [
         lowered("offenders", config.limits.offenders, offenders),
@@ -76,7 +77,8 @@ mod tests {
     #[test]
     fn the_parts_keep_below_the_whole() {
         for (memory, line) in [(64, 512), (64, 16_777_216), (256, 65_536), (4096, 65_536)] {
-            let (limits, _) = of(&format!("{{ memory: {memory}M, line: {line}, offenders: 50000000, history: 50000000 }}"));
+            let (limits, _) =
+                of(&format!("{{ memory: {memory}M, line: {line}, offenders: 50000000, history: 50000000 }}"));
             let all = bytes(limits.offenders) * OFFENDER
                 + bytes(limits.times) * TIME
                 + bytes(limits.bans) * BAN

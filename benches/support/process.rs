@@ -142,7 +142,8 @@ impl Probe {
         self.stop.store(true, Ordering::Relaxed);
         let mut answers = self.thread.join().map_err(|_| "the probe panicked")?;
         answers.sort();
-        let at = |share: usize| answers.get((answers.len() * share / 100).min(answers.len().saturating_sub(1)));
+        let at =
+            |share: usize| answers.get((answers.len() * share / 100).min(answers.len().saturating_sub(1)));
         let ms = |d: Option<&Duration>| d.map_or(0.0, |d| d.as_secs_f64() * 1e3);
         Ok(format!("{:.1} / {:.0} / {:.0} ms", ms(at(50)), ms(at(99)), ms(answers.last())))
     }

@@ -106,7 +106,10 @@ fn multipliers(cursor: &Cursor<'_>, report: &mut Report) -> Option<Growth> {
             match positive(word) {
                 Some(n) => all.push(n),
                 None => {
-                    item.mistake(report, format!("`{}` is not a multiplier: a number above 0, such as 5", shown(word)));
+                    item.mistake(
+                        report,
+                        format!("`{}` is not a multiplier: a number above 0, such as 5", shown(word)),
+                    );
                 }
             }
         }
@@ -115,7 +118,8 @@ fn multipliers(cursor: &Cursor<'_>, report: &mut Report) -> Option<Growth> {
         cursor.mistake(report, "the list is empty; write at least one multiplier, or take the key out");
     }
     if all.len() > MULTIPLIERS_MAX {
-        cursor.mistake(report, format!("names {} multipliers; at most {MULTIPLIERS_MAX} are read", all.len()));
+        cursor
+            .mistake(report, format!("names {} multipliers; at most {MULTIPLIERS_MAX} are read", all.len()));
     }
     (!all.is_empty()).then(|| Growth::Multipliers(all.into()))
 }
@@ -190,7 +194,10 @@ fn long(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
 fn number(cursor: &Cursor<'_>, report: &mut Report) -> Option<f64> {
     let n = positive(cursor.text(report)?);
     if n.is_none() {
-        cursor.mistake(report, format!("expected a number above 0, such as 1 or 0.5, found {}", cursor.found()));
+        cursor.mistake(
+            report,
+            format!("expected a number above 0, such as 1 or 0.5, found {}", cursor.found()),
+        );
     }
     n
 }
@@ -254,7 +261,8 @@ fn neighbours_of(
         && within.value > memory
     {
         let place = memory_at.map_or_else(String::new, |m| format!(" (at {}:{})", m.at.line, m.at.column));
-        let text = format!("is longer than escalation.memory{place}, after which bans are forgotten; shorten it");
+        let text =
+            format!("is longer than escalation.memory{place}, after which bans are forgotten; shorten it");
         report.mistake(Some(within.at), &within.path, text);
     }
     let mut ipv6 = first(layers, |n| n.ipv6.clone()).unwrap_or_else(|| plain.ipv6.to_vec());

@@ -32,7 +32,8 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
     let mut filters = Filters::new(raw.filters, *shipped, report);
     let mut jails = Vec::new();
     for RawNamed { name, at, value } in raw.jails {
-        let jail = resolve_jail(name, at, value, &raw.defaults, raw.escalation.as_ref(), &mut filters, report);
+        let jail =
+            resolve_jail(name, at, value, &raw.defaults, raw.escalation.as_ref(), &mut filters, report);
         jails.extend(jail.filter(|jail| jail.enabled));
     }
     if let Some(RawFilter { name: Some(name), at }) = &raw.defaults.filter {

@@ -12,7 +12,8 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> Option<u64> {
     let text = cursor.text(report)?;
     let bytes = parse(text).filter(|bytes| (LEAST..=MOST).contains(bytes));
     if bytes.is_none() {
-        let text = format!("expected an amount of memory from 64M to 1T, such as 256M, found `{}`", shown(text));
+        let text =
+            format!("expected an amount of memory from 64M to 1T, such as 256M, found `{}`", shown(text));
         cursor.mistake(report, text);
     }
     bytes

@@ -45,7 +45,8 @@ impl Agent {
                 "more addresses offend than limits.offenders and limits.memory let be remembered: the least recent are forgotten".to_owned()
             });
             let crowded = (stats.crowded_out > 0).then(|| {
-                "there are more bans than limits.memory has room for: those that end first make room".to_owned()
+                "there are more bans than limits.memory has room for: those that end first make room"
+                    .to_owned()
             });
             let early = (stats.future_clamped > 0).then(|| {
                 "lines are stamped in the future: is the log's time zone another one (see timezone)?"

@@ -99,7 +99,9 @@ pub enum Refused {
     #[error("a ban needs a length of at least a millisecond")]
     NoTime,
     /// All bans there may be are by hand or without an end.
-    #[error("there is no room for {0} more bans, and those there are do not make room: raise limits.memory, or lift some")]
+    #[error(
+        "there is no room for {0} more bans, and those there are do not make room: raise limits.memory, or lift some"
+    )]
     NoRoom(usize),
 }
 

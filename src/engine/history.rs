@@ -245,11 +245,7 @@ impl History {
     }
 
     /// Looks at `steps` places, going on where the last sweep ended, and forgets whose memory is over by `now`.
-    pub(super) fn sweep(
-        &mut self,
-        steps: usize,
-        over: impl Fn(Option<JailId>, Option<Timestamp>) -> bool,
-    ) {
+    pub(super) fn sweep(&mut self, steps: usize, over: impl Fn(Option<JailId>, Option<Timestamp>) -> bool) {
         for _ in 0..steps.min(self.slots.len()) {
             if self.hand >= self.slots.len() {
                 self.hand = 0;
@@ -268,8 +264,9 @@ impl History {
             return;
         }
         let all = || (0..self.slots.len()).filter_map(|n| u32::try_from(n).ok());
-        let of_jail: Vec<u32> =
-            all().filter(|slot| self.slot(*slot).is_some_and(|s| !s.key.is_none() && s.key.jail() == jail)).collect();
+        let of_jail: Vec<u32> = all()
+            .filter(|slot| self.slot(*slot).is_some_and(|s| !s.key.is_none() && s.key.jail() == jail))
+            .collect();
         for slot in &of_jail {
             self.siblings.remove(*slot, &self.slots);
         }

@@ -98,7 +98,14 @@ impl Model {
             self.widen(id, offender, at, now);
             return Verdict::TooOld;
         }
-        self.begin(Ban { jail: id, offender, since: at, until, offenses: count, evidence: crate::types::Evidence::default() });
+        self.begin(Ban {
+            jail: id,
+            offender,
+            since: at,
+            until,
+            offenses: count,
+            evidence: crate::types::Evidence::default(),
+        });
         self.widen(id, offender, at, now);
         Verdict::Banned
     }
@@ -149,7 +156,13 @@ impl Model {
                 }
                 Some(r) => (r.count, r.last, r.last_end) = (count, since, until),
                 None => {
-                    self.noted.push(Record { jail: scope, offender: net, count, last: since, last_end: until });
+                    self.noted.push(Record {
+                        jail: scope,
+                        offender: net,
+                        count,
+                        last: since,
+                        last_end: until,
+                    });
                 }
             }
         }
@@ -162,12 +175,11 @@ impl Model {
         let mut step = n.parent(net);
         while let Some(prefix) = step {
             step = n.parent(prefix);
-            let within = |r: &&Record| {
-                r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from
-            };
-            let runs = self.record(Some(id), prefix).is_some_and(|r| {
-                r.last < at && r.last_end.is_none_or(|end| at < end)
-            });
+            let within =
+                |r: &&Record| r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from;
+            let runs = self
+                .record(Some(id), prefix)
+                .is_some_and(|r| r.last < at && r.last_end.is_none_or(|end| at < end));
             let banned = self.bans.iter().any(|b| (b.jail, b.offender) == (id, prefix));
             let many = self.noted.iter().filter(within).count() >= n.after as usize;
             if !many || runs || banned || allowed.iter().any(|a| overlap(*a, prefix)) {
@@ -188,7 +200,8 @@ impl Model {
     fn forget(&mut self, id: JailId, net: IpNet) {
         let below = self.jails.get(&id).and_then(|p| p.escalation.as_ref()?.neighbours.clone());
         self.noted.retain(|r| {
-            let child = r.jail == Some(id) && below.as_ref().is_some_and(|n| n.parent(r.offender) == Some(net));
+            let child =
+                r.jail == Some(id) && below.as_ref().is_some_and(|n| n.parent(r.offender) == Some(net));
             !child && (r.offender != net || r.jail.is_some_and(|of| of != id))
         });
     }
@@ -221,14 +234,23 @@ impl Model {
         let since = running.map_or(now, |b| b.since);
         let until = time.unwrap_or_else(|| self.lasts(id, offender, since)).until(now);
         let Some(held) = self.bans.iter_mut().find(|b| b.jail == id && b.offender == offender) else {
-            self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence: crate::types::Evidence::default() });
+            self.begin(Ban {
+                jail: id,
+                offender,
+                since: now,
+                until,
+                offenses: 0,
+                evidence: crate::types::Evidence::default(),
+            });
             return;
         };
         let never = Timestamp::from_millis(i64::MAX);
         if until.unwrap_or(never) > held.until.unwrap_or(never) {
             held.until = until;
             self.decisions.push(Decision::Prolong(held.clone()));
-            for r in self.noted.iter_mut().filter(|r| r.offender == offender && r.jail.is_none_or(|of| of == id)) {
+            for r in
+                self.noted.iter_mut().filter(|r| r.offender == offender && r.jail.is_none_or(|of| of == id))
+            {
                 r.last_end = until;
             }
         }
@@ -312,7 +334,8 @@ impl Model {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
             UnbanReason::Reconfigured => {
-                let of = |r: &&mut Record| r.offender == ban.offender && r.jail.is_none_or(|id| id == ban.jail);
+                let of =
+                    |r: &&mut Record| r.offender == ban.offender && r.jail.is_none_or(|id| id == ban.jail);
                 for r in self.noted.iter_mut().filter(of) {
                     r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));
                 }

@@ -107,7 +107,8 @@ fn any_escalation() -> impl Strategy<Value = Escalation> {
         Just(Growth::Formula(Formula::parse("time * (count + 1) * factor").unwrap())),
     ];
     let seconds = |range: std::ops::Range<u64>| range.prop_map(Duration::from_secs);
-    let neighbours = (2u32..4, 0u64..=100, prop_oneof![Just(None), Just(Some(24)), Just(Some(30))], 0usize..4);
+    let neighbours =
+        (2u32..4, 0u64..=100, prop_oneof![Just(None), Just(Some(24)), Just(Some(30))], 0usize..4);
     let neighbours = prop::option::weighted(0.7, neighbours);
     let max = prop::option::of(seconds(1..100));
     let decay = prop::option::of(seconds(1..20));

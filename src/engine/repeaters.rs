@@ -113,9 +113,13 @@ impl Engine {
     pub(super) fn sweep_history(&mut self, now: Timestamp, steps: usize) {
         let Self { jails, across, history, .. } = self;
         let memory = |of: Option<JailId>| match of {
-            Some(id) => {
-                jails.get(usize::from(id.0)).and_then(Option::as_ref)?.policy.escalation.as_ref().map(|e| e.memory)
-            }
+            Some(id) => jails
+                .get(usize::from(id.0))
+                .and_then(Option::as_ref)?
+                .policy
+                .escalation
+                .as_ref()
+                .map(|e| e.memory),
             None => across.as_ref().map(|e| e.memory),
         };
         // A jail that is gone may come back with the next configuration.

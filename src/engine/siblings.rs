@@ -135,7 +135,8 @@ impl Siblings {
         let rehash = |head: &u32| {
             let slot = slots.get(place(*head));
             let steps = slot.and_then(|s| steps.get(usize::from(s.key.jail().0))?.as_ref());
-            let parent = steps.zip(slot).and_then(|(n, s)| Some(Key::of(s.key.jail(), n.parent(s.key.net())?)));
+            let parent =
+                steps.zip(slot).and_then(|(n, s)| Some(Key::of(s.key.jail(), n.parent(s.key.net())?)));
             parent.map_or(0, |parent| hasher.hash_one(parent))
         };
         heads.insert_unique(hasher.hash_one(parent), slot, rehash);

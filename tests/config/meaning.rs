@@ -60,7 +60,10 @@ log: { level: debug, format: json }
     };
     assert_eq!(config.headers, headers);
     assert_eq!(config.paths, Paths { state: "/s".into(), control: "/c/s".into() });
-    assert_eq!(config.limits, Limits { offenders: 1000, history: config.limits.history, line: 4096, memory: 96 << 20 });
+    assert_eq!(
+        config.limits,
+        Limits { offenders: 1000, history: config.limits.history, line: 4096, memory: 96 << 20 }
+    );
     assert_eq!(config.leaks, Leaks { grace: Duration::from_secs(60) });
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(config.warnings, []);

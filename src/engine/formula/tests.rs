@@ -64,7 +64,9 @@ fn fail2bans_formulas_are_read_as_they_stand() {
 
 #[test]
 fn what_has_no_value_stays_without_one() {
-    for text in ["1 / 0", "0 / 0", "sqrt(-1)", "ln(-1)", "1 << 0.5", "1 << -1", "1 if 0/0 else 2", "max(0/0, 1)"] {
+    for text in
+        ["1 / 0", "0 / 0", "sqrt(-1)", "ln(-1)", "1 << 0.5", "1 << -1", "1 if 0/0 else 2", "max(0/0, 1)"]
+    {
         assert!(value(text).is_nan(), "{text} is {}", value(text));
     }
     assert_eq!(value("exp(1000)"), f64::INFINITY);
