@@ -82,12 +82,11 @@ pub fn run_with(path: &Path, config: Config) -> Result<()> {
         let mut signals = Signals::new().context("failed to listen to signals")?;
         let (mut agent, batches) = Agent::start(path, config).await?;
         // Only an agent that enforces answers: who pings it may rely on that.
-        let server = tokio::spawn(server.serve(calls));
+        let server = server.start(calls).context("failed to serve the control socket")?;
         let ended = agent.work(&mut signals, batches, orders).await;
-        server.abort();
-        // Wait for it, so that the socket's file is gone when we are.
-        drop(server.await);
+        let server = server.close().await;
         let stopped = agent.end().await;
+        server.end();
         drop(alone);
         ended.and(stopped)
     })
@@ -140,7 +139,7 @@ impl Agent {
         }
         let (mut keeper, loaded) =
             Keeper::open(&config.paths.state, &registry).context("failed to start the ledger's thread")?;
-        keeper.restore(&mut engine, loaded.bans, loaded.windows, &registry);
+        let places = keeper.restore(&mut engine, loaded, &registry);
         let choice = backend::choose(config.backend, &jails.layout()).await?;
         let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
@@ -155,7 +154,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options, loaded.files)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, places.files)?;
         let agent = Self {
             path: path.to_owned(),
             config,
@@ -195,16 +194,19 @@ impl Agent {
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
                 outcome = self.keeper.outcome() => self.keeper.note(outcome),
                 () = until(checkpoint) => self.keeper.write(&mut self.engine, &self.registry),
+                () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     self.offenses(&batch);
                     self.keeper.absorb(&mut batch.progress);
                     self.tell_leaks().await;
                 }
-                () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
             }
             self.carry_out().await;
             self.mind_the_clock().await;
+            // In a flood there is always a next batch, and this loop would never wait: without this nobody would look
+            // whether sockets and signals have news, or somebody has broken the table.
+            tokio::task::yield_now().await;
             if self.looked.elapsed() >= LONGEST_SLEEP {
                 self.looked = Instant::now();
                 self.look_around();

@@ -158,6 +158,8 @@ pub struct Engine {
     across: Option<Arc<Escalation>>,
     /// See [`Engine::set_seed`].
     seed: u64,
+    /// The next changes of the history are all there is.
+    all_history: bool,
     /// The latest time that was told.
     clock: Timestamp,
 }
@@ -176,6 +178,7 @@ impl Engine {
             history: History::new(limits.history),
             across: None,
             seed: 0,
+            all_history: false,
             clock: Timestamp::default(),
         }
     }

@@ -333,7 +333,7 @@ impl Model {
         match reason {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
-            UnbanReason::Reconfigured => {
+            UnbanReason::Reconfigured | UnbanReason::MadeRoom => {
                 let of =
                     |r: &&mut Record| r.offender == ban.offender && r.jail.is_none_or(|id| id == ban.jail);
                 for r in self.noted.iter_mut().filter(of) {
