@@ -5,6 +5,8 @@
 
 #[path = "support/corpus.rs"]
 mod corpus;
+#[path = "support/npm.rs"]
+mod npm;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -154,7 +156,7 @@ fn offenses(n: u64) -> String {
     let stamp = now();
     let mut text = String::new();
     for _ in 0..corpus::MAXRETRY {
-        corpus::line(&mut text, &stamp, 404, "/wp-login.php", &corpus::attacker(n), "zgrab/0.x", 154);
+        npm::line(&mut text, &stamp, 404, "/wp-login.php", &npm::attacker(n), "zgrab/0.x", 154);
     }
     text
 }
@@ -169,7 +171,7 @@ fn harmless(lines: u64) -> String {
             0 => (404, format!("24.{}.{}.1", (n / 10) >> 8 & 255, (n / 10) & 255)),
             _ => (200, format!("80.1.{}.9", numbers.below(250))),
         };
-        corpus::line(
+        npm::line(
             &mut text,
             &stamp,
             status,

@@ -162,11 +162,11 @@ impl Alone {
     }
 }
 
-/// The listening socket. Dropping it removes the file.
+/// The listening socket.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
-    path: PathBuf,
+    file: Bound,
 }
 
 impl Server {
@@ -197,29 +197,101 @@ impl Server {
         nix::sys::stat::umask(before);
         let listener = bound.map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, file: Bound(path.to_owned()) })
     }
 
-    /// Accepts connections until dropped, handing each request to `calls`.
-    pub async fn serve(self, calls: mpsc::Sender<Call>) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(converse(stream, calls.clone()));
+    /// Serves on a thread of its own: however long the agent's loop takes over a batch of bans, connections are
+    /// accepted and requests are read meanwhile, so that they are the next that it looks at.
+    ///
+    /// # Errors
+    /// When the system has no thread or no descriptors left.
+    pub fn start(self, calls: mpsc::Sender<Call>) -> io::Result<Serving> {
+        let Self { listener, file } = self;
+        let listener = listener.into_std()?;
+        let (closed, close) = oneshot::channel::<oneshot::Sender<()>>();
+        let (ended, end) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                match UnixListener::from_std(listener) {
+                    Ok(listener) => tokio::select! {
+                        biased;
+                        gone = close => {
+                            drop(file);
+                            // Who asked may have gone.
+                            drop(gone.map(|gone| gone.send(())));
+                        }
+                        () = accept(listener, calls) => {}
+                    },
+                    Err(e) => tracing::error!("the control socket cannot be served: {e}"),
                 }
-                Err(e) => {
-                    tracing::warn!("failed to accept a control connection: {e}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
+                // Replies may still be under way.
+                drop(end.await);
+            });
+        })?;
+        Ok(Serving { closed, ended, thread })
+    }
+}
+
+/// The thread that serves.
+#[derive(Debug)]
+pub struct Serving {
+    closed: oneshot::Sender<oneshot::Sender<()>>,
+    ended: oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Serving {
+    /// Takes the socket away. What was asked before can still be answered until what is returned is ended.
+    pub async fn close(self) -> Answering {
+        let (gone, wait) = oneshot::channel();
+        if self.closed.send(gone).is_ok() {
+            drop(wait.await);
+        }
+        Answering { ended: self.ended, thread: self.thread }
+    }
+}
+
+/// The thread that serves nobody new.
+#[derive(Debug)]
+pub struct Answering {
+    ended: oneshot::Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Answering {
+    /// Ends the thread. An answer that is not written by now never is.
+    pub fn end(self) {
+        drop(self.ended);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread of the control socket panicked");
         }
     }
 }
 
-impl Drop for Server {
+/// The socket's file, as long as somebody listens.
+#[derive(Debug)]
+struct Bound(PathBuf);
+
+impl Drop for Bound {
     fn drop(&mut self) {
         // Nothing to do about a failure: the next start replaces the file.
-        drop(std::fs::remove_file(&self.path));
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Accepts connections, handing each request to `calls`.
+async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(converse(stream, calls.clone()));
+            }
+            Err(e) => {
+                tracing::warn!("failed to accept a control connection: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod kernel;
 
 pub mod ledger;
 
+pub mod budget;
 pub mod daemon;
 
 pub mod cli;

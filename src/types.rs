@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -109,6 +110,9 @@ pub enum Peer {
     Unknown,
 }
 
+/// A line that explains a ban: shared, for a ban is copied on its way to the kernel and to the ledger.
+pub type Evidence = Arc<[u8]>;
+
 /// A current ban.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
@@ -123,7 +127,7 @@ pub struct Ban {
     /// Offenses that led to it; 0 for a ban by hand or one found in the kernel.
     pub offenses: u32,
     /// The deciding line (cut to [`EVIDENCE_CAP`] bytes), or the reason given by hand.
-    pub evidence: Box<[u8]>,
+    pub evidence: Evidence,
     /// It was ordered in spite of whom it hits; it is not lifted because of them, and not refused when it is taken over.
     pub forced: bool,
 }
@@ -156,10 +160,12 @@ pub enum UnbanReason {
     Reconfigured,
     /// The address must not be banned any more: somebody has logged in from there, or it is now the host's own.
     Protected,
+    /// There were too many bans, and it would have ended first.
+    MadeRoom,
 }
 
 impl UnbanReason {
-    /// The word for it in the log: `expired`, `lifted`, `reconfigured` or `protected`.
+    /// The word for it in the log: `expired`, `lifted`, `reconfigured`, `protected` or `made room`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -167,6 +173,7 @@ impl UnbanReason {
             Self::Lifted => "lifted",
             Self::Reconfigured => "reconfigured",
             Self::Protected => "protected",
+            Self::MadeRoom => "made room",
         }
     }
 }

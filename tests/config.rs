@@ -138,6 +138,7 @@ const KEYS: &[&str] = &[
     "proxy_protocol",
     "state",
     "control",
+    "memory",
     "offenders",
     "line",
     "level",

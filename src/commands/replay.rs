@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::log::{Log, lines};
 use super::{Failure, load};
+use crate::budget;
 use crate::cli::exit;
 use crate::clock;
 use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::{Batch, printable, shown};
-use crate::engine::{Engine, Limits};
+use crate::engine::Engine;
 use crate::filter::Matcher;
 use crate::follow::pattern_matches;
 use crate::types::{Decision, Offense, Timestamp};
@@ -31,8 +32,7 @@ pub(super) fn run(config: &Path, logs: &[PathBuf], only: Option<&str>, json: boo
     if let Some(name) = only.filter(|name| jails.find(name).is_none()) {
         bail!(Failure::new(exit::NO, format!("there is no jail {name:?} in the configuration")));
     }
-    let mut engine =
-        Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
+    let mut engine = Engine::new(budget::limits(&config).0);
     engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());
     for ready in &jails.jails {
         engine.set_jail(ready.id, ready.policy.clone(), Timestamp::default());

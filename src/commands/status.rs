@@ -140,7 +140,8 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
         ("leaks", "offenses in spite of a ban (see leaks above)"),
         ("too_old", "offenses too old to ban for"),
         ("clamped", "offenses stamped in the future (clock or time zone of the log)"),
-        ("forgotten", "addresses forgotten for want of room (limits.offenders)"),
+        ("forgotten", "addresses forgotten for want of room (limits.offenders, limits.memory)"),
+        ("crowded_out", "bans given up for want of room (limits.memory)"),
     ] {
         if let Some(n) = jail[key].as_u64().filter(|n| *n > 0) {
             writeln!(out, "  note      {n} {what}")?;

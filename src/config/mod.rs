@@ -14,6 +14,7 @@ mod ports;
 mod raw;
 mod report;
 mod resolve;
+mod size;
 mod sources;
 mod tree;
 
@@ -145,6 +146,8 @@ pub struct Limits {
     pub history: usize,
     /// A line of more bytes is skipped.
     pub line: usize,
+    /// The agent's own memory stays below so many bytes; see `budget`.
+    pub memory: u64,
 }
 
 /// When a line of a banned offender is a leak: a request that came through in spite of the ban.

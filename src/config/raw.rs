@@ -9,7 +9,7 @@ use super::headers::{self, RawHeaders};
 use super::names::{self, AllowEntry};
 use super::report::{Location, Report, shown};
 use super::sources::{self, RawJailSources, RawSources};
-use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports};
+use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports, size};
 use crate::filter::definition::Definition;
 use crate::types::BanTime;
 
@@ -79,6 +79,7 @@ pub(super) struct RawConfig {
     pub(super) offenders: Option<u64>,
     pub(super) history: Option<u64>,
     pub(super) line: Option<u64>,
+    pub(super) memory: Option<u64>,
     pub(super) grace: Option<Duration>,
     pub(super) level: Option<LogLevel>,
     pub(super) format: Option<LogFormat>,
@@ -152,9 +153,10 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.control = paths.read("control", report, control);
     }
     if let Some(c) = top.get("limits") {
-        let limits = c.section(&["offenders", "history", "line"], report);
+        let limits = c.section(&["memory", "offenders", "history", "line"], report);
         raw.offenders = limits.read("offenders", report, |c, r| c.whole(100..=50_000_000, r));
         raw.history = limits.read("history", report, |c, r| c.whole(100..=50_000_000, r));
+        raw.memory = limits.read("memory", report, size::read);
         raw.line = limits.read("line", report, |c, r| c.whole(512..=16_777_216, r));
     }
     if let Some(c) = top.get("leaks") {

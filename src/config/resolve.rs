@@ -21,6 +21,7 @@ const TRUSTED_PROXIES: [&str; 2] = ["loopback", "private"];
 const OFFENDERS: u64 = 200_000;
 const HISTORY: u64 = 200_000;
 const LINE: u64 = 65_536;
+const MEMORY: u64 = 256 << 20;
 const MAXRETRY: u32 = 5;
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const IPV6_PREFIX: u8 = 64;
@@ -68,6 +69,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
             offenders: size(raw.offenders.unwrap_or(OFFENDERS)),
             history: size(raw.history.unwrap_or(HISTORY)),
             line: size(raw.line.unwrap_or(LINE)),
+            memory: raw.memory.unwrap_or(MEMORY),
         },
         leaks: Leaks { grace: raw.grace.unwrap_or(GRACE) },
         log: Log { level: raw.level.unwrap_or_default(), format: raw.format.unwrap_or_default() },

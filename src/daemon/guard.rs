@@ -17,7 +17,7 @@ use crate::kernel::legacy::Look;
 use crate::kernel::{
     Backend, Changes, Choice, Counts, Layout, Packets, desired, is_forced, parse_comment, ruleset, want,
 };
-use crate::types::{Ban, Decision, FOUND, Timestamp};
+use crate::types::{Ban, Decision, Evidence, FOUND, Timestamp};
 
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
 pub(super) const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -143,7 +143,7 @@ impl Guard {
             if engine.is_over(id, element.net, since) {
                 continue;
             }
-            let evidence = Box::from(FOUND);
+            let evidence = Evidence::from(FOUND);
             let forced = is_forced(&element.comment);
             let (offender, until) = (element.net, element.end);
             let ban = Ban { jail: id, offender, since, until, offenses, evidence, forced };

@@ -92,7 +92,8 @@ impl Keeper {
             let why = why.unwrap_or_else(|| "ignoreip says it is never banned".to_owned());
             tracing::warn!("lifting the ban of {} in {jail}: {why}", shown(ban.offender));
         }
-        if refused.is_empty() {
+        // Also where some of what was written found no room.
+        if refused.is_empty() && engine.crowded_out_in_all() == 0 {
             engine.is_known();
         }
         Places { files: loaded.files, cursors: loaded.cursors }

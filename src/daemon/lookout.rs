@@ -35,13 +35,18 @@ impl Agent {
     /// Says, once of each jail and kind, what keeps it from banning.
     pub(super) fn look_around(&mut self) {
         let Some(worker) = &self.worker else { return };
+        let open = self.engine.open_counts(clock::now());
         let mut lines = worker.snapshot().lines;
         for ready in &self.jails.jails {
-            let stats = self.engine.stats(ready.id, clock::now()).unwrap_or_default();
+            let stats = self.engine.stats_with(ready.id, &open).unwrap_or_default();
             let told = self.told.entry(ready.id).or_default();
             let blind = lines.remove(&ready.id).and_then(|lines| lines.warning());
             let forgotten = (stats.forgotten > 0).then(|| {
-                "more addresses offend than limits.offenders lets be remembered: the least recent are forgotten".to_owned()
+                "more addresses offend than limits.offenders and limits.memory let be remembered: the least recent are forgotten".to_owned()
+            });
+            let crowded = (stats.crowded_out > 0).then(|| {
+                "there are more bans than limits.memory has room for: those that end first make room"
+                    .to_owned()
             });
             let early = (stats.future_clamped > 0).then(|| {
                 "lines are stamped in the future: is the log's time zone another one (see timezone)?"
@@ -52,7 +57,7 @@ impl Agent {
                  timezone)"
                     .to_owned()
             });
-            for (seen, warning) in told.each().zip([blind, forgotten, early, late]) {
+            for (seen, warning) in told.each().zip([blind, forgotten, crowded, early, late]) {
                 let Some(warning) = warning.filter(|_| !*seen) else { continue };
                 tracing::warn!(jail = ready.jail.name, "{warning}");
                 *seen = true;
@@ -61,9 +66,9 @@ impl Agent {
     }
 }
 
-/// What was said of a jail already: it is blind, forgets, is early, is late.
+/// What was said of a jail already: it is blind, forgets, is crowded, is early, is late.
 #[derive(Debug, Default)]
-pub(super) struct Told([bool; 4]);
+pub(super) struct Told([bool; 5]);
 
 impl Told {
     fn each(&mut self) -> impl Iterator<Item = &mut bool> {

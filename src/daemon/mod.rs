@@ -47,12 +47,13 @@ pub(crate) use self::requests::printable;
 use self::shield::Shield;
 use self::signals::{Ask, Signals};
 use self::worker::Worker;
+use crate::budget;
 use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
-use crate::engine::{Command, Engine, Limits, Unban, Verdict};
+use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
 use crate::host::{self, Places};
 use crate::kernel::backend;
@@ -98,7 +99,7 @@ async fn live(path: &Path, config: Config, observe: bool, mut signals: Signals) 
     let phase = Phase::new(notifier.clone());
     let server = Server::bind(&config.paths.control).await?;
     // It answers from the beginning: an agent that takes long to start says why.
-    let server = tokio::spawn(server.serve(calls));
+    let server = server.start(calls).context("failed to serve the control socket")?;
     let (mut waiting, mut reload) = (VecDeque::new(), false);
     let start = async {
         // Who enforces nothing is in nobody's way.
@@ -129,10 +130,9 @@ async fn live(path: &Path, config: Config, observe: bool, mut signals: Signals) 
             }
             let ended = agent.work(&mut signals, batches, orders).await;
             notifier.stopping();
-            server.abort();
-            // Wait for it, so that the socket's file is gone when we are.
-            drop(server.await);
+            let server = server.close().await;
             let stopped = agent.end().await;
+            server.end();
             drop(alone);
             return ended.and(stopped);
         }
@@ -143,8 +143,7 @@ async fn live(path: &Path, config: Config, observe: bool, mut signals: Signals) 
         Err(e) => Err(e),
     };
     notifier.stopping();
-    server.abort();
-    drop(server.await);
+    server.close().await.end();
     ended
 }
 
@@ -199,8 +198,11 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let now = clock::now();
-        let mut engine =
-            Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
+        let (limits, told) = budget::limits(&config);
+        for told in told {
+            tracing::warn!("{told}");
+        }
+        let mut engine = Engine::new(limits);
         engine.set_allowlist(jails.allowlist.clone(), now);
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
@@ -278,6 +280,7 @@ impl Agent {
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
                 outcome = self.keeper.outcome() => self.keeper.note(outcome),
                 () = until(checkpoint) => self.keeper.write(&mut self.engine, &self.registry),
+                () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
                     if batch.len() > 0 {
@@ -289,13 +292,15 @@ impl Agent {
                 }
                 () = self.shield.changed() => self.heed_shield(),
                 () = until(feed) => {}
-                () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
             }
             self.carry_out().await;
             let silent = self.worker.as_ref().map_or(Duration::ZERO, Worker::silent);
             let follower = Follower { silent, waits_for_us: batches.capacity() == 0 };
             self.watchdog.feed(&self.notifier, follower);
             self.mind_the_clock().await;
+            // In a flood there is always a next batch, and this loop would never wait: without this nobody would look
+            // whether sockets and signals have news, or somebody has broken the table.
+            tokio::task::yield_now().await;
             if self.looked.elapsed() >= LONGEST_SLEEP {
                 self.looked = Instant::now();
                 self.look_around();

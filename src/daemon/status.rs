@@ -15,12 +15,13 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
     let uptime = std::time::Duration::from_secs(now.since(agent.started).as_secs());
     let state = agent.guard.state();
     let reading = reading(&snapshot);
+    let open = agent.engine.open_counts(now);
     let jails: Vec<Value> = agent
         .jails
         .jails
         .iter()
         .filter(|ready| only.is_none_or(|id| id == ready.id))
-        .map(|ready| jail(agent, ready, &mut snapshot))
+        .map(|ready| jail(agent, ready, &open, &mut snapshot))
         .collect();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -69,9 +70,9 @@ fn reading(snapshot: &Snapshot) -> Value {
     })
 }
 
-fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
+fn jail(agent: &Agent, ready: &Ready, open: &[u64], snapshot: &mut Snapshot) -> Value {
     let now = clock::now();
-    let stats = agent.engine.stats(ready.id, now).unwrap_or_default();
+    let stats = agent.engine.stats_with(ready.id, open).unwrap_or_default();
     let mut lines = snapshot.lines.remove(&ready.id).unwrap_or_default();
     let files: Vec<Value> = snapshot
         .files
@@ -126,6 +127,7 @@ fn jail(agent: &Agent, ready: &Ready, snapshot: &mut Snapshot) -> Value {
         "too_old": stats.too_old,
         "clamped": stats.future_clamped,
         "forgotten": stats.forgotten,
+        "crowded_out": stats.crowded_out,
         "files": files,
         "waiting": waiting,
         "journal": sources("journal"),

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::dirty::Dirty;
 use super::net::Key;
 use super::persist::Changed;
-use crate::types::{Ban, JailId, Timestamp};
+use crate::types::{Ban, Evidence, JailId, Timestamp};
 
 /// Current bans. Each jail bans a network once.
 #[derive(Debug)]
@@ -22,10 +22,17 @@ pub(super) struct Bans {
     free: Vec<u32>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Bans that end, the first to end first. In a tree and not in a heap: a ban that is lifted or prolonged
-    /// leaves nothing behind.
+    /// Bans that end and were decided by offenses, the first to end first. In a tree and not in a heap: a ban that is
+    /// lifted or prolonged leaves nothing behind.
     ends: BTreeSet<(Timestamp, u32)>,
-    /// The first of `ends`: asked for before every offense.
+    /// Those by hand: they end, too, but never make room.
+    by_hand: BTreeSet<(Timestamp, u32)>,
+    /// At most so many.
+    limit: usize,
+    /// Bytes of evidence, and the most there may be.
+    evidence: usize,
+    most_evidence: usize,
+    /// The first of `ends` and `by_hand`: asked for before every offense.
     next: Option<Timestamp>,
     /// How many bans have a prefix of each length, so that [`Bans::covers`] asks for lengths that occur.
     lengths4: Lengths,
@@ -34,7 +41,7 @@ pub(super) struct Bans {
 }
 
 impl Bans {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limit: usize, most_evidence: usize) -> Self {
         Self {
             slots: Vec::new(),
             entered: Vec::new(),
@@ -42,6 +49,10 @@ impl Bans {
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             ends: BTreeSet::new(),
+            by_hand: BTreeSet::new(),
+            limit: limit.clamp(1, place(u32::MAX) - 1),
+            evidence: 0,
+            most_evidence,
             next: None,
             lengths4: Lengths::default(),
             lengths6: Lengths::default(),
@@ -51,6 +62,30 @@ impl Bans {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Ban> {
         self.slots.iter().flatten()
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
+    pub(super) fn is_over_full(&self) -> bool {
+        self.len() > self.limit
+    }
+
+    /// How many more there may be if all that may make room do.
+    pub(super) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.len() - self.ends.len())
+    }
+
+    /// Takes out the ban that ends first, of those that may make room.
+    pub(super) fn pop_first(&mut self) -> Option<Ban> {
+        let slot = self.ends.first()?.1;
+        self.take(slot)
     }
 
     /// From now on [`changes`](Self::changes) tells.
@@ -115,9 +150,10 @@ impl Bans {
     }
 
     /// Adds a ban, at `now`; the caller has looked that there is none of the same network in the same jail.
-    pub(super) fn insert(&mut self, ban: Ban, now: Timestamp) {
+    pub(super) fn insert(&mut self, mut ban: Ban, now: Timestamp) {
         let key = Key::of(ban.jail, ban.offender);
-        let until = ban.until;
+        self.keep_evidence(&mut ban);
+        let (until, by_hand) = (ban.until, ban.offenses == 0);
         self.lengths(ban.offender).add(ban.offender.prefix_len());
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -141,9 +177,21 @@ impl Bans {
         };
         self.index.insert_unique(self.hasher.hash_one(key), slot, rehash);
         if let Some(until) = until {
-            self.ends.insert((until, slot));
+            self.ends_of(by_hand).insert((until, slot));
             self.refresh();
         }
+    }
+
+    /// The first who come have theirs told: those who make a flood of bans are told by the first of them.
+    fn keep_evidence(&mut self, ban: &mut Ban) {
+        if self.evidence.saturating_add(ban.evidence.len()) > self.most_evidence {
+            ban.evidence = Evidence::default();
+        }
+        self.evidence += ban.evidence.len();
+    }
+
+    fn ends_of(&mut self, by_hand: bool) -> &mut BTreeSet<(Timestamp, u32)> {
+        if by_hand { &mut self.by_hand } else { &mut self.ends }
     }
 
     /// Changes the ban of exactly `net`; its jail and its network must stay.
@@ -151,15 +199,20 @@ impl Bans {
         let slot = self.find(Key::of(jail, net))?;
         self.dirty.touch(slot);
         let ban = self.slots.get_mut(place(slot))?.as_mut()?;
-        let before = ban.until;
+        let (before, had) = ((ban.until, ban.offenses == 0), ban.evidence.len());
         change(ban);
-        let after = ban.until;
+        self.evidence -= had;
+        if self.evidence.saturating_add(ban.evidence.len()) > self.most_evidence {
+            ban.evidence = Evidence::default();
+        }
+        self.evidence += ban.evidence.len();
+        let after = (ban.until, ban.offenses == 0);
         if before != after {
-            if let Some(until) = before {
-                self.ends.remove(&(until, slot));
+            if let (Some(until), by_hand) = before {
+                self.ends_of(by_hand).remove(&(until, slot));
             }
-            if let Some(until) = after {
-                self.ends.insert((until, slot));
+            if let (Some(until), by_hand) = after {
+                self.ends_of(by_hand).insert((until, slot));
             }
             self.refresh();
         }
@@ -176,7 +229,7 @@ impl Bans {
         if self.next.is_none_or(|end| end > now) {
             return None;
         }
-        let slot = self.ends.first()?.1;
+        let slot = first(&self.ends, &self.by_hand)?.1;
         self.take(slot)
     }
 
@@ -188,8 +241,9 @@ impl Bans {
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
         }
+        self.evidence -= ban.evidence.len();
         if let Some(until) = ban.until {
-            self.ends.remove(&(until, slot));
+            self.ends_of(ban.offenses == 0).remove(&(until, slot));
             self.refresh();
         }
         self.lengths(ban.offender).remove(ban.offender.prefix_len());
@@ -198,7 +252,7 @@ impl Bans {
     }
 
     fn refresh(&mut self) {
-        self.next = self.ends.first().map(|e| e.0);
+        self.next = first(&self.ends, &self.by_hand).map(|e| e.0);
     }
 
     fn lengths(&mut self, net: IpNet) -> &mut Lengths {
@@ -247,6 +301,10 @@ impl Lengths {
             }
         }
     }
+}
+
+fn first(a: &BTreeSet<(Timestamp, u32)>, b: &BTreeSet<(Timestamp, u32)>) -> Option<(Timestamp, u32)> {
+    a.first().into_iter().chain(b.first()).min().copied()
 }
 
 fn place(slot: u32) -> usize {

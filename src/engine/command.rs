@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::Engine;
 use super::net::canonical;
-use crate::types::{Ban, BanTime, Decision, EVIDENCE_CAP, JailId, Timestamp, UnbanReason};
+use crate::types::{Ban, BanTime, Decision, EVIDENCE_CAP, Evidence, JailId, Timestamp, UnbanReason};
 
 /// An order given by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,11 @@ pub enum Refused {
     /// The ban would end when it begins.
     #[error("a ban needs a length of at least a millisecond")]
     NoTime,
+    /// All bans there may be are by hand or without an end.
+    #[error(
+        "there is no room for {0} more bans, and those there are do not make room: raise limits.memory, or lift some"
+    )]
+    NoRoom(usize),
 }
 
 impl Engine {
@@ -155,7 +160,11 @@ impl Engine {
         if !force && let Some((net, entry)) = nets.iter().find_map(|n| Some((*n, self.allowed_by(id, *n)?))) {
             return Err(Refused::Allowlisted { net, entry });
         }
-        let evidence: Box<[u8]> = reason.get(..EVIDENCE_CAP).unwrap_or(reason).into();
+        let new = nets.iter().filter(|net| self.bans.get(id, canonical(**net)).is_none()).count();
+        if new > self.bans.room() {
+            return Err(Refused::NoRoom(new));
+        }
+        let evidence: Evidence = reason.get(..EVIDENCE_CAP).unwrap_or(reason).into();
         let (mut new, mut prolonged, mut unchanged) = (0, 0, 0);
         for net in nets.iter().copied().map(canonical) {
             // For a ban that runs counts what counted for it.
@@ -175,6 +184,7 @@ impl Engine {
                     evidence: evidence.clone(),
                     forced: force,
                 };
+                self.make_room(now);
                 self.begin(ban);
                 new += 1;
                 continue;

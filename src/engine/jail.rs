@@ -71,6 +71,8 @@ pub struct JailStats {
     pub future_clamped: u64,
     /// Offenders forgotten, before their time, because too many were tracked.
     pub forgotten: u64,
+    /// Bans that ended before their time, or did not come about, because there were too many.
+    pub crowded_out: u64,
 }
 
 #[derive(Debug)]

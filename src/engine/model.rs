@@ -119,7 +119,7 @@ impl Model {
             since: at,
             until,
             offenses: count,
-            evidence: Box::default(),
+            evidence: crate::types::Evidence::default(),
             forced: false,
         });
         self.widen(id, offender, at, now);
@@ -293,7 +293,7 @@ impl Model {
         let since = running.map_or(now, |b| b.since);
         let until = time.unwrap_or_else(|| self.lasts(id, offender, since)).until(now);
         let Some(held) = self.bans.iter_mut().find(|b| b.jail == id && b.offender == offender) else {
-            let evidence = Box::default();
+            let evidence = crate::types::Evidence::default();
             self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence, forced });
             return;
         };
@@ -402,7 +402,7 @@ impl Model {
         match reason {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
-            UnbanReason::Reconfigured | UnbanReason::Protected => {
+            UnbanReason::Reconfigured | UnbanReason::Protected | UnbanReason::MadeRoom => {
                 let of = |r: &&mut Record| (r.jail, r.offender) == (Some(ban.jail), ban.offender);
                 for r in self.noted.iter_mut().filter(of) {
                     r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));

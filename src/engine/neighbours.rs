@@ -32,6 +32,10 @@ impl Engine {
             self.note(jail, prefix, at, until);
             return;
         }
+        if !self.make_room(now) {
+            self.crowded_out(jail);
+            return;
+        }
         let mut evidence = format!("{count} neighbours banned, last: ").into_bytes();
         evidence.extend_from_slice(line);
         evidence.truncate(EVIDENCE_CAP);

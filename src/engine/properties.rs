@@ -288,7 +288,7 @@ impl Pair {
                     since: now,
                     until,
                     offenses: 0,
-                    evidence: Box::default(),
+                    evidence: crate::types::Evidence::default(),
                     forced: *forced,
                 };
                 assert_eq!(self.engine.adopt(ban.clone()), self.model.adopt(ban));
@@ -378,6 +378,59 @@ proptest! {
             let late = i64::try_from(latest * late / 1000).unwrap();
             pair.act(&Act::Offend { jail, who, late });
             pair.compare();
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens there are no more bans than may be, all stay that must, and who goes ends before all who stay and
+    /// might have gone. Nothing is promised about which of several goes that end at the same instant.
+    #[test]
+    fn never_more_bans_than_may_be(
+        steps in prop::collection::vec((0u8..40, 1u64..50, prop::option::weighted(0.2, any::<bool>())), 1..120),
+        limit in 1usize..8,
+    ) {
+        let mut e = Engine::new(Limits { bans: limit, ..Limits::default() });
+        let mut now = START;
+        let mut held: Vec<Ban> = Vec::new();
+        for (who, seconds, by_hand) in steps {
+            now = now.saturating_add(Duration::from_secs(1));
+            let policy = Policy { maxretry: 1, bantime: BanTime::For(Duration::from_secs(seconds)), ..Policy::default() };
+            e.set_jail(JAILS[0], policy, now);
+            let offender = IpAddr::from([192, 0, 2, who]);
+            match by_hand {
+                None => {
+                    e.offense(Offense { jail: JAILS[0], offender, at: now, line: b"" }, now);
+                }
+                Some(permanent) => {
+                    let time = permanent.then_some(BanTime::Permanent);
+                    let (nets, reason) = (vec![IpNet::from(offender)], Vec::new());
+                    // Refused where nobody may go.
+                    drop(e.command(Command::Ban { jail: JAILS[0], nets, time, reason, force: false }, now));
+                }
+            }
+            while let Some(decision) = e.poll_decision() {
+                match decision {
+                    Decision::Ban(ban) => held.push(ban),
+                    Decision::Prolong(ban) => {
+                        held.retain(|b| b.offender != ban.offender);
+                        held.push(ban);
+                    }
+                    Decision::Unban(ban, reason) => {
+                        held.retain(|b| b.offender != ban.offender);
+                        if reason == UnbanReason::MadeRoom {
+                            prop_assert!(ban.offenses > 0 && ban.until.is_some(), "{ban:?}");
+                            let might = held.iter().filter(|b| b.offenses > 0 && b.until.is_some());
+                            prop_assert!(might.clone().all(|b| b.until >= ban.until), "{ban:?} of {held:?}");
+                        }
+                    }
+                }
+            }
+            prop_assert!(e.bans().count() <= limit);
+            let mut bans: Vec<Ban> = e.bans().cloned().collect();
+            bans.sort_by_key(|b| b.offender);
+            held.sort_by_key(|b| b.offender);
+            prop_assert_eq!(&bans, &held);
         }
     }
 }

@@ -274,7 +274,7 @@ mod tests {
             since: at(0),
             until: None,
             offenses: 0,
-            evidence: Box::default(),
+            evidence: crate::types::Evidence::default(),
             forced,
         };
         assert!(!engine(&["192.0.2.7/32"]).adopt(ban(false)));

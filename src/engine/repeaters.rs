@@ -102,7 +102,9 @@ impl Engine {
                 self.history.forget(across);
             }
             // Across jails another one's ban may run on.
-            UnbanReason::Reconfigured | UnbanReason::Protected => self.history.ended(own, now),
+            UnbanReason::Reconfigured | UnbanReason::Protected | UnbanReason::MadeRoom => {
+                self.history.ended(own, now);
+            }
         }
     }
 

@@ -134,7 +134,7 @@ fn a_ban_found_in_the_kernel_is_known_from_then_on() {
         since: at(3.0),
         until: None,
         offenses: 2,
-        evidence: Box::default(),
+        evidence: crate::types::Evidence::default(),
         forced: false,
     };
     assert!(e.adopt(ban));
@@ -531,4 +531,65 @@ fn nothing_overflows_at_the_ends_of_time() {
             assert!(matches!(e.offense(o, now), Verdict::TooOld | Verdict::AlreadyBanned | Verdict::Banned));
         }
     }
+}
+
+/// More bans than may be: those that end first make room, never one by hand or without an end; no order is refused while
+/// there is one that may.
+#[test]
+fn the_ban_that_ends_first_makes_room() {
+    let mut e = Engine::new(Limits { bans: 3, ..Limits::default() });
+    e.set_jail(JAIL, policy(1, 600, 600), at(0.0));
+    let order = |n: u8, time| {
+        let nets = vec![net(&format!("198.51.100.{n}/32"))];
+        Command::Ban { jail: JAIL, nets, time: Some(time), reason: Vec::new(), force: false }
+    };
+    e.command(order(1, BanTime::For(Duration::from_secs(5))), at(0.0)).unwrap();
+    let mut now = 0.0;
+    for n in 1..=4_u8 {
+        now += 1.0;
+        assert_eq!(replay(&mut e, &format!("192.0.2.{n}"), now), Verdict::Banned);
+    }
+    let made_room = |e: &mut Engine| -> Vec<IpNet> {
+        let decisions = std::iter::from_fn(|| e.poll_decision());
+        let gone = decisions.filter(|d| matches!(d, Decision::Unban(_, UnbanReason::MadeRoom)));
+        gone.map(|d| d.ban().offender).collect()
+    };
+    assert_eq!(made_room(&mut e), [net("192.0.2.1/32"), net("192.0.2.2/32")]);
+    let stats = e.stats(JAIL, at(now)).unwrap();
+    assert_eq!((stats.bans_current, stats.bans_total, stats.crowded_out), (3, 5, 2));
+    // Orders take all the room there is, and then some are refused, as a whole.
+    e.command(order(2, BanTime::Permanent), at(now)).unwrap();
+    let both = Command::Ban {
+        jail: JAIL,
+        nets: vec![net("198.51.100.3/32"), net("198.51.100.4/32")],
+        time: None,
+        reason: Vec::new(),
+        force: false,
+    };
+    assert_eq!(e.command(both, at(now)), Err(Refused::NoRoom(2)));
+    e.command(order(3, BanTime::Permanent), at(now)).unwrap();
+    assert_eq!(made_room(&mut e), [net("192.0.2.3/32"), net("192.0.2.4/32")]);
+    assert_eq!(replay(&mut e, "192.0.2.9", now), Verdict::NoRoom);
+    // The short order ends by itself, and there is room again.
+    assert_eq!(replay(&mut e, "192.0.2.9", 5.0), Verdict::Banned);
+    assert_eq!(e.bans().count(), 3);
+}
+
+#[test]
+fn evidence_and_times_are_bounded() {
+    let mut e = Engine::new(Limits { evidence: 100, times: 50, ..Limits::default() });
+    e.set_jail(JAIL, policy(1, 600, 600), at(0.0));
+    for n in 1..=5_u8 {
+        let offender = addr(&format!("192.0.2.{n}"));
+        e.offense(Offense { jail: JAIL, offender, at: at(0.0), line: &[b'x'; 40] }, at(0.0));
+    }
+    assert_eq!(e.bans().map(|b| b.evidence.len()).sum::<usize>(), 80);
+    e.set_jail(JAIL, policy(20, 600, 600), at(0.0));
+    for n in 0..200_u8 {
+        for _ in 0..10 {
+            replay(&mut e, &format!("203.0.113.{n}"), 1.0);
+        }
+    }
+    let stats = e.stats(JAIL, at(1.0)).unwrap();
+    assert!(stats.tracked < 10 && stats.forgotten > 150, "{stats:?}");
 }

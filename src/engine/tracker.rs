@@ -56,6 +56,9 @@ pub(super) struct Tracker {
     oldest: u32,
     free: u32,
     limit: usize,
+    /// Times that did not fit into a window itself, and the most there may be.
+    times: usize,
+    most_times: usize,
     /// Where the next sweep goes on.
     hand: usize,
     /// Seconds of silence after which an offender is dropped, by jail; `None` where there is no such jail.
@@ -65,7 +68,7 @@ pub(super) struct Tracker {
 }
 
 impl Tracker {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, most_times: usize) -> Self {
         Self {
             slots: Vec::new(),
             index: HashTable::new(),
@@ -74,6 +77,8 @@ impl Tracker {
             oldest: NIL,
             free: NIL,
             limit: limit.clamp(1, place(NIL) - 1),
+            times: 0,
+            most_times,
             hand: 0,
             patience: Vec::new(),
             scratch: Vec::new(),
@@ -131,15 +136,21 @@ impl Tracker {
             None if policy.maxretry <= 1 => return Tally::Count(1),
             None => {
                 self.sweep(now, 2);
-                if self.len() >= self.limit {
+                if self.len() >= self.limit || self.times >= self.most_times {
                     *forgotten = self.evict(now);
                 }
                 self.insert(key)
             }
         };
+        // Whoever offends often needs room, too: at most as much as one who is forgotten leaves.
+        if self.times >= self.most_times && self.oldest != slot && forgotten.is_none() {
+            *forgotten = self.evict(now);
+        }
         self.link_newest(slot);
         self.dirty.touch(slot);
         let mut scratch = std::mem::take(&mut self.scratch);
+        let most = self.most_times.max(8);
+        let mut grown = (0, 0);
         let tally = match self.slot_mut(slot) {
             None => Tally::Count(1),
             Some(s) => {
@@ -147,11 +158,15 @@ impl Tracker {
                 if at < s.floor {
                     Tally::Served
                 } else {
-                    let memory = window::memory(policy.maxretry);
-                    Tally::Count(s.window.push(at, policy.findtime, memory, &mut scratch))
+                    let memory = window::memory(policy.maxretry).min(most);
+                    let before = s.window.beyond();
+                    let count = s.window.push(at, policy.findtime, memory, &mut scratch);
+                    grown = (before, s.window.beyond());
+                    Tally::Count(count)
                 }
             }
         };
+        self.times = self.times - grown.0 + grown.1;
         self.scratch = scratch;
         tally
     }
@@ -200,17 +215,18 @@ impl Tracker {
     /// written meanwhile must find what came before them.
     pub(super) fn restore(&mut self, open: &Open, findtime: Duration, maxretry: u32, now: Timestamp) -> bool {
         let key = Key::of(open.jail, open.offender);
-        if self.len() >= self.limit || self.find(key).is_some() {
+        if self.len() >= self.limit || self.times >= self.most_times || self.find(key).is_some() {
             return false;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut window = Window::EMPTY;
         for at in &open.times {
-            window.push(*at, findtime, window::memory(maxretry), &mut scratch);
+            window.push(*at, findtime, window::memory(maxretry).min(self.most_times.max(8)), &mut scratch);
         }
         self.scratch = scratch;
         let slot = self.insert(key);
         self.link_newest(slot);
+        self.times += window.beyond();
         if let Some(s) = self.slot_mut(slot) {
             s.window = window;
             s.floor = open.floor.unwrap_or(NO_FLOOR);
@@ -245,6 +261,7 @@ impl Tracker {
             }
         };
         self.dirty.touch(slot);
+        self.times -= self.slot(slot).map_or(0, |s| s.window.beyond());
         if let Some(s) = self.slot_mut(slot) {
             s.window = Window::EMPTY;
             s.floor = floor;
@@ -264,12 +281,16 @@ impl Tracker {
         }
     }
 
-    /// Offenders of `jail` with an open window. Looks at all.
-    pub(super) fn tracked(&self, jail: JailId, now: Timestamp) -> usize {
-        let open = |s: &&Slot| {
-            !s.key.is_none() && s.key.jail() == jail && !s.window.is_empty() && !self.silent(s, now)
-        };
-        self.slots.iter().filter(open).count()
+    /// Offenders with an open window, by jail. Looks at all.
+    pub(super) fn tracked(&self, now: Timestamp) -> Vec<u64> {
+        let mut each = vec![0; self.patience.len()];
+        let open = |s: &&Slot| !s.key.is_none() && !s.window.is_empty() && !self.silent(s, now);
+        for s in self.slots.iter().filter(open) {
+            if let Some(n) = each.get_mut(usize::from(s.key.jail().0)) {
+                *n += 1;
+            }
+        }
+        each
     }
 
     /// Makes room by dropping who has been silent longest; its jail, if its window still mattered.
@@ -321,6 +342,7 @@ impl Tracker {
     fn release(&mut self, slot: u32) {
         self.unlink(slot);
         let free = self.free;
+        self.times -= self.slot(slot).map_or(0, |s| s.window.beyond());
         let Some(s) = self.slot_mut(slot) else { return };
         let key = std::mem::replace(&mut s.key, Key::NONE);
         s.window = Window::EMPTY;

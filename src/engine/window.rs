@@ -54,6 +54,15 @@ impl Window {
         }
     }
 
+    /// For how many times there is room outside of the window itself.
+    pub(super) fn beyond(&self) -> usize {
+        match self {
+            Self::Few { .. } => 0,
+            // What an allocation costs besides: two words.
+            Self::Many { ring, .. } => ring.at.len() + 2,
+        }
+    }
+
     /// Adds an offense and says how many offenses, it included, lie within one span of `findtime` (both ends
     /// included) that contains it: the most that any such span holds. At most `memory` times are kept;
     /// `scratch` is overwritten.

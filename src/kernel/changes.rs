@@ -60,7 +60,9 @@ impl Changes {
         want: impl Fn(SetId, IpNet) -> Option<(Want, usize)>,
         interval: impl Fn(SetId) -> Vec<(IpNet, Want)>,
     ) -> Self {
-        let mut touched: HashMap<(SetId, IpNet), Touch> = HashMap::new();
+        // In the order of the decisions: so they reach the kernel.
+        let mut touched: Vec<((SetId, IpNet), Touch)> = Vec::with_capacity(decisions.len());
+        let mut places: HashMap<(SetId, IpNet), usize> = HashMap::with_capacity(decisions.len());
         let mut changes = Self::default();
         for decision in decisions {
             let ban = decision.ban();
@@ -75,7 +77,14 @@ impl Changes {
                 Decision::Prolong(_) | Decision::Unban(..) => Touch::Other,
             };
             // Of several decisions about one element only their sum counts, and then it may be there already.
-            touched.entry((set, ban.offender)).and_modify(|before| *before = Touch::Other).or_insert(touch);
+            let element = (set, ban.offender);
+            match places.get(&element).and_then(|at| touched.get_mut(*at)) {
+                Some((_, before)) => *before = Touch::Other,
+                None => {
+                    places.insert(element, touched.len());
+                    touched.push((element, touch));
+                }
+            }
         }
         for ((set, net), touch) in touched {
             let hashed = changes.hashed.entry(set).or_default();
@@ -253,7 +262,7 @@ mod tests {
             since: Timestamp::default(),
             until: Some(Timestamp::from_secs(60)),
             offenses: 1,
-            evidence: Box::default(),
+            evidence: crate::types::Evidence::default(),
             forced: false,
         }
     }

@@ -136,7 +136,7 @@ mod tests {
             since: Timestamp::from_millis(1_500),
             until: until.map(Timestamp::from_secs),
             offenses: 3,
-            evidence: Box::default(),
+            evidence: crate::types::Evidence::default(),
             forced: false,
         }
     }

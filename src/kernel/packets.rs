@@ -89,7 +89,7 @@ mod tests {
             since: Timestamp::default(),
             until: None,
             offenses: 0,
-            evidence: Box::default(),
+            evidence: crate::types::Evidence::default(),
             forced: false,
         };
         packets.of(&ban)

@@ -1,6 +1,6 @@
 //! The main job against the real things: a real nginx, the real agent, the real kernel, two namespaces on a wire.
 //!
-//! They need root, `ip`, `nft`, `iptables-legacy`, `ipset`, `nginx` and `curl`; `tests/run` installs what is missing.
+//! They need root, `ip`, `nft`, `iptables-legacy`, `ipset`, `nginx`, `faketime` and `curl`; `tests/run` installs what is missing.
 //! Nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
@@ -8,6 +8,7 @@ mod check;
 mod crash;
 mod docker;
 mod escalation;
+mod floods;
 mod hammer;
 mod headers;
 mod hops;

@@ -164,7 +164,7 @@ fn a_ban_found_in_the_kernel_counts_once() {
         since: at(since),
         until: Some(at(since + 30)),
         offenses: 1,
-        evidence: Box::default(),
+        evidence: crate::types::Evidence::default(),
         forced: false,
     };
     let record = |count, last: u64| Record {
@@ -200,7 +200,11 @@ fn the_end_of_a_long_ban_found_in_the_kernel_becomes_exact() {
     let mut second = begin();
     second.restore_history(known);
     let roughly = ban.until.map(|end| end.saturating_add(Duration::from_millis(7)));
-    assert!(second.adopt_found(Ban { until: roughly, evidence: Box::default(), ..ban.clone() }));
+    assert!(second.adopt_found(Ban {
+        until: roughly,
+        evidence: crate::types::Evidence::default(),
+        ..ban.clone()
+    }));
     assert_eq!(offend(&mut second, A, "192.0.2.1", 100), Verdict::AlreadyBanned);
     assert_eq!(second.ban(A, net("192.0.2.1/32")), Some(&ban));
     assert_eq!(second.record(A, net("192.0.2.1/32")), first.record(A, net("192.0.2.1/32")));

@@ -44,7 +44,7 @@ fn order(t: &Tracker) -> Vec<Key> {
 
 #[test]
 fn the_silent_are_dropped_by_the_sweep_and_are_not_called_forgotten() {
-    let mut t = Tracker::new(3);
+    let mut t = Tracker::new(3, usize::MAX);
     t.set_jail(JailId(0), policy().findtime);
     let mut forgotten = None;
     let start = Timestamp::from_secs(1_000_000);
@@ -53,9 +53,9 @@ fn the_silent_are_dropped_by_the_sweep_and_are_not_called_forgotten() {
     }
     let last = start.saturating_add(policy().findtime + LINGER);
     t.sweep(last, 100);
-    assert_eq!((t.len(), t.tracked(JailId(0), last)), (3, 3));
+    assert_eq!((t.len(), t.tracked(last)[0]), (3, 3));
     let later = last.saturating_add(Duration::from_secs(1));
-    assert_eq!((t.len(), t.tracked(JailId(0), later)), (3, 0));
+    assert_eq!((t.len(), t.tracked(later)[0]), (3, 0));
     t.count(key(3), later, later, &policy(), &mut forgotten);
     assert_eq!(forgotten, None);
     t.sweep(later, 100);
@@ -87,7 +87,7 @@ proptest! {
     /// is counted (see `window`) and nothing about silence (one instant).
     #[test]
     fn forgets_the_least_recent_first(acts in prop::collection::vec(act(), 1..80), limit in 1usize..6) {
-        let mut t = Tracker::new(limit);
+        let mut t = Tracker::new(limit, usize::MAX);
         t.set_jail(JailId(0), policy().findtime);
         let now = Timestamp::from_secs(1_000_000);
         // Key, and how many offenses are held of it.

@@ -4,6 +4,7 @@ use nft::{CommitError, Connection};
 
 use super::bpf::BpfMatcher;
 use super::can::Can;
+use super::early::Early;
 use super::maps::Maps;
 use super::rules::{self, Look};
 use super::strings::Strings;
@@ -49,13 +50,14 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Finds out what `config` asks for and this kernel can do.
+    /// Finds out what `config` asks for and this kernel can do; `early` is a program that was begun to be loaded for it.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
     pub(super) async fn make(
         config: &Headers,
         layout: &Layout,
+        early: Option<Early>,
         connection: &mut Connection,
     ) -> Result<Self, CommitError> {
         let mut can = Can::find(connection, config.action == HeaderAction::Reset).await?;
@@ -63,7 +65,7 @@ impl Choice {
         // In the order of preference.
         let mut lacks: Vec<String> = Vec::new();
         if matches!(asked, MatcherChoice::Auto | MatcherChoice::Bpf) {
-            match bpf(config, layout, connection, &mut can).await? {
+            match bpf(config, layout, early, connection, &mut can).await? {
                 Ok(matcher) => return Ok(Self::chosen(asked, can, matcher, &lacks)),
                 Err(lack) => lacks.push(format!("bpf: {lack}")),
             }
@@ -99,10 +101,12 @@ impl Choice {
 async fn bpf(
     config: &Headers,
     layout: &Layout,
+    early: Option<Early>,
     connection: &mut Connection,
     can: &mut Can,
 ) -> Result<Result<Matcher, String>, CommitError> {
-    let matcher = match BpfMatcher::load(&config.names, &layout.prefixes) {
+    let loaded = early.and_then(Early::take);
+    let matcher = match loaded.unwrap_or_else(|| BpfMatcher::load(&config.names, &layout.prefixes)) {
         Ok(matcher) => matcher,
         Err(e) if e.is_permission() => return Ok(Err(format!("{e}: grant CAP_BPF and CAP_PERFMON"))),
         Err(e) => return Ok(Err(e.to_string())),

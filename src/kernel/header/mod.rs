@@ -7,6 +7,7 @@
 mod bpf;
 pub mod can;
 mod choice;
+mod early;
 mod head;
 mod heads;
 mod lookup;
@@ -31,6 +32,7 @@ use nft::{CommitError, Connection, ListError};
 pub use self::bpf::{BpfMatcher, MapError};
 pub use self::can::Can;
 use self::choice::{Choice, Matcher};
+use self::early::Early;
 pub use self::heads::Heads;
 pub use self::patterns::{Pattern, patterns};
 pub use self::rules::{HeaderRules, Look, is_header_chain};
@@ -92,6 +94,8 @@ pub struct HeaderBans {
     layout: Layout,
     /// Found out when first needed.
     choice: Option<Choice>,
+    /// The program, which is being loaded since the start.
+    early: Option<Early>,
     state: State,
 }
 
@@ -102,7 +106,8 @@ impl HeaderBans {
     /// When the kernel has no netfilter netlink, or does not let us.
     pub fn open(config: Headers, layout: &Layout) -> io::Result<Self> {
         let tables = Tables::new(Connection::open()?);
-        Ok(Self { tables, config, layout: layout.clone(), choice: None, state: State::default() })
+        let early = Early::begin(&config, layout);
+        Ok(Self { tables, config, layout: layout.clone(), choice: None, early, state: State::default() })
     }
 
     /// Our socket's address: changes announced with it are our own.
@@ -118,6 +123,7 @@ impl HeaderBans {
         let same = |config: &Headers| (config.names.clone(), config.matcher, config.action);
         if same(config) != same(&self.config) || layout.prefixes != self.layout.prefixes {
             self.choice = None;
+            self.early = None;
         }
         if let Some(Choice { matcher: Matcher::Strings(strings), .. }) = &mut self.choice {
             strings.set_max(config.max_rules.into());
@@ -191,7 +197,10 @@ impl HeaderBans {
     async fn try_settle(&mut self, all: &[(IpNet, End)], now: Timestamp) -> Result<(), HeaderError> {
         let mut choice = match self.choice.take() {
             Some(choice) => choice,
-            None => Choice::make(&self.config, &self.layout, &mut self.tables.connection).await?,
+            None => {
+                let early = self.early.take();
+                Choice::make(&self.config, &self.layout, early, &mut self.tables.connection).await?
+            }
         };
         let settled = self.carry_out(&mut choice, all, now).await;
         if choice.lacking {
