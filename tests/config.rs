@@ -76,6 +76,7 @@ judge! {
     filters "filters.yaml",
     jails "jails.yaml",
     oddities "oddities.yaml",
+    sources "sources.yaml",
     unknown_keys "unknown-keys.yaml",
     values "values.yaml",
 }
@@ -89,6 +90,13 @@ const KEYS: &[&str] = &[
     "defaults",
     "jails",
     "filters",
+    "journal",
+    "directory",
+    "docker",
+    "root",
+    "syslog",
+    "senders",
+    "mode",
     "backend",
     "headers",
     "paths",
@@ -99,6 +107,8 @@ const KEYS: &[&str] = &[
     "enabled",
     "filter",
     "logpath",
+    "listen",
+    "render",
     "from",
     "maxretry",
     "findtime",
@@ -175,6 +185,7 @@ fn the_packaged_configuration_has_no_mistake_and_says_the_defaults() {
         (&silent.paths, &silent.limits, &silent.leaks, &silent.log)
     );
     assert_eq!((packaged.backend, &packaged.headers), (silent.backend, &silent.headers));
+    assert_eq!(packaged.sources, silent.sources);
     let defaults = DEFAULT_CONFIG.split("jails:").next().unwrap();
     let stated = parse(&format!("{defaults}\njails: {{ npm-404: {{ logpath: /a }} }}"));
     assert_eq!(stated.jails, silent.jails);

@@ -35,7 +35,7 @@ pub(super) fn run(config: &Path, line: &str, only: Option<&str>) -> Result<()> {
     if chosen.is_empty() {
         let what = only
             .map_or_else(|| "no jail is configured".to_owned(), |name| format!("there is no jail {name:?}"));
-        bail!(Failure::new(exit::USAGE, what));
+        bail!(Failure::new(if only.is_some() { exit::NO } else { exit::USAGE }, what));
     }
     let mut engine = Engine::new(Limits::default());
     engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());
@@ -82,6 +82,7 @@ fn explain(jails: &Jails, ready: &Ready, engine: &mut Engine, line: &[u8]) -> Re
     let at = seen.at.unwrap_or(now);
     let told = match engine.offense(Offense { jail: ready.id, offender: address, at, line }, at) {
         Verdict::Allowlisted => format!("none: {address} is never banned (see ignoreip)"),
+        Verdict::Refused => format!("none: {address} must not be banned at the moment"),
         Verdict::Banned => "ban at once".to_owned(),
         _ => {
             let banned = engine.offender(ready.id, address).map_or_else(|| address.to_string(), shown);

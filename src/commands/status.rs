@@ -19,6 +19,9 @@ pub(super) fn render(status: &Value) -> String {
 
 fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     let kernel = &status["kernel"];
+    if status["state"] == "starting" {
+        return writeln!(out, "stockade {}, starting: {}", text(&status["version"]), text(&status["doing"]));
+    }
     writeln!(
         out,
         "stockade {}, {}, up {}",
@@ -26,6 +29,18 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         text(&status["state"]),
         text(&status["uptime"])
     )?;
+    let reading = &status["reading"];
+    if let (Some(percent), Some(behind)) = (reading["percent"].as_u64(), reading["behind"].as_u64()) {
+        let most = printable(text(&reading["most"]).as_bytes());
+        let others = match reading["files"].as_u64() {
+            Some(n) if n > 1 => format!(" and {} others", n - 1),
+            _ => String::new(),
+        };
+        writeln!(out, "reading the backlog of {most}{others}: {percent} %, {} to go", size(behind))?;
+    }
+    if status["state"] == "observing" {
+        writeln!(out, "observing: everything is decided and told, nothing is enforced")?;
+    }
     write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
     write!(out, ", backend {} ({})", text(&kernel["backend"]), text(&kernel["reason"]))?;
     if kernel["repairs"].as_u64() > Some(0) {
@@ -102,6 +117,9 @@ fn headers(out: &mut String, headers: &Value) -> std::fmt::Result {
 
 fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     writeln!(out, "\n{} ({})", text(&jail["jail"]), text(&jail["policy"]))?;
+    if jail["observed"] == true {
+        writeln!(out, "  observed  its bans are decided and told, not enforced")?;
+    }
     writeln!(
         out,
         "  lines     {} ({}/s), {} offenses, {} not understood",
@@ -117,6 +135,7 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
         ("prefix_bans", "bans of prefixes, for many offenders in them"),
         ("unattributable", "offenses only from trusted proxies: nobody to ban"),
         ("allowlisted", "offenses of allowlisted addresses"),
+        ("refused", "offenses that would have banned somebody who must not be locked out"),
         ("already_banned", "offenses of addresses already banned"),
         ("leaks", "offenses in spite of a ban (see leaks above)"),
         ("too_old", "offenses too old to ban for"),
@@ -127,12 +146,18 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
             writeln!(out, "  note      {n} {what}")?;
         }
     }
+    for refusal in list(&jail["refusals"]) {
+        writeln!(out, "  refused   at {}: {}", text(&refusal["at"]), text(&refusal["why"]))?;
+    }
     for file in list(&jail["files"]) {
         let behind = match file["behind"].as_u64() {
             None | Some(0) => "up to date".to_owned(),
             Some(bytes) => format!("{} behind", size(bytes)),
         };
-        write!(out, "  file      {}: {behind}", printable(text(&file["path"]).as_bytes()))?;
+        let container =
+            file["container"].as_str().map_or_else(String::new, |name| format!("{name} (docker), "));
+        let path = printable(text(&file["path"]).as_bytes());
+        write!(out, "  file      {}{path}: {behind}", printable(container.as_bytes()))?;
         for (key, what) in
             [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")]
         {
@@ -145,13 +170,14 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     for pattern in list(&jail["waiting"]) {
         writeln!(out, "  waiting   {}: no such file yet", printable(text(pattern).as_bytes()))?;
     }
+    super::sources::render(out, jail)?;
     for warning in list(&jail["warnings"]) {
         writeln!(out, "  warning   {}", text(warning))?;
     }
     Ok(())
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

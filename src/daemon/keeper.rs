@@ -11,10 +11,9 @@ use super::batch::Progress;
 use super::jails::Registry;
 use super::shown;
 use crate::clock;
-use crate::engine::{Engine, Open};
+use crate::engine::Engine;
 use crate::follow::{FileId, Mark};
 use crate::ledger::{Checkpoint, Ledger, Loaded, Outcome, Size};
-use crate::types::Ban;
 
 /// Checkpoints are at least so far apart. After a crash so much is read and decided once more, at most.
 const PACE: Duration = Duration::from_millis(100);
@@ -46,6 +45,13 @@ pub(super) struct Keeper {
     pub(super) checkpoints: u64,
 }
 
+/// Where the sources were left.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub(super) files: Vec<Mark>,
+    pub(super) cursors: HashMap<String, String>,
+}
+
 impl Keeper {
     /// Opens the ledger in `state`. Besides: what an earlier agent left.
     pub(super) fn open(state: &Path, registry: &Registry) -> std::io::Result<(Self, Loaded)> {
@@ -74,26 +80,22 @@ impl Keeper {
         Ok((keeper, loaded))
     }
 
-    /// Has the engine continue where another agent was.
-    pub(super) fn restore(
-        &mut self,
-        engine: &mut Engine,
-        bans: Vec<Ban>,
-        windows: Vec<Open>,
-        registry: &Registry,
-    ) {
+    /// Has the engine continue where another agent was; where the sources are to be read on.
+    pub(super) fn restore(&mut self, engine: &mut Engine, loaded: Loaded, registry: &Registry) -> Places {
+        engine.set_seed(loaded.seed);
         engine.remember_changes();
-        let refused = engine.restore(bans, windows, clock::now());
+        engine.restore_history(loaded.history);
+        let refused = engine.restore(loaded.bans, loaded.windows, clock::now());
         for ban in &refused {
             let jail = registry.name(ban.jail).unwrap_or("?");
-            tracing::warn!(
-                "lifting the ban of {} in {jail}: ignoreip says it is never banned",
-                shown(ban.offender)
-            );
+            let why = engine.protected().told(ban.offender);
+            let why = why.unwrap_or_else(|| "ignoreip says it is never banned".to_owned());
+            tracing::warn!("lifting the ban of {} in {jail}: {why}", shown(ban.offender));
         }
         if refused.is_empty() {
             engine.is_known();
         }
+        Places { files: loaded.files, cursors: loaded.cursors }
     }
 
     /// Notes how far the sources were read with the offenses the engine has just been given.

@@ -249,6 +249,17 @@ impl History {
         out
     }
 
+    /// Whoever was told knows nothing any more: everything is to be told.
+    pub(super) fn tell_all(&mut self) {
+        self.gone.clear();
+        for slot in 0..self.slots.len() {
+            let slot = u32::try_from(slot).unwrap_or(NIL);
+            let held = self.slot(slot).is_some_and(|s| !s.key.is_none());
+            self.dirty.set(slot, held);
+            self.known.set(slot, false);
+        }
+    }
+
     /// Looks at `steps` places, going on where the last sweep ended, and forgets whose memory is over by `now`.
     pub(super) fn sweep(&mut self, steps: usize, over: impl Fn(Option<JailId>, Option<Timestamp>) -> bool) {
         for _ in 0..steps.min(self.slots.len()) {

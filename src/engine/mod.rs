@@ -48,6 +48,7 @@ mod jail;
 mod neighbours;
 mod net;
 mod persist;
+mod protected;
 mod repeaters;
 mod siblings;
 mod tracker;
@@ -82,6 +83,7 @@ pub use self::formula::{Formula, FormulaError, Values};
 pub use self::history::{Record, RecordChange};
 pub use self::jail::{JailStats, Policy};
 pub use self::persist::{Changed, Changes, Open};
+pub use self::protected::{Protected, Why};
 
 /// So far ahead of the agent's clock a log's may be: it is the same host's or one with NTP. What is further ahead is
 /// taken as of now, since a ban must not begin tomorrow.
@@ -123,6 +125,9 @@ pub enum Verdict {
     AlreadyBanned,
     /// Its offender is never banned.
     Allowlisted,
+    /// It would have decided a ban, but its offender is [protected](Engine::protected). The offenses stay on the count: the next
+    /// one decides as soon as the offender is not protected any more.
+    Refused,
     /// Its jail is gone: the line was under way when the configuration changed.
     NoSuchJail,
 }
@@ -137,6 +142,9 @@ pub struct Engine {
     /// By [`JailId`]. Boxed, because numbers are not reused and the gaps should cost nothing.
     jails: Vec<Option<Box<Jail>>>,
     allowlist: Allowlist,
+    protected: Protected,
+    /// Both of them: no prefix that holds any of these is banned as a whole.
+    never: Allowlist,
     tracker: Tracker,
     bans: Bans,
     /// Bans that were found in the kernel and that nobody remembers.
@@ -147,6 +155,8 @@ pub struct Engine {
     across: Option<Arc<Escalation>>,
     /// See [`Engine::set_seed`].
     seed: u64,
+    /// The next changes of the history are all there is.
+    all_history: bool,
     /// The latest time that was told.
     clock: Timestamp,
 }
@@ -158,6 +168,8 @@ impl Engine {
         Self {
             jails: Vec::new(),
             allowlist: Allowlist::default(),
+            protected: Protected::default(),
+            never: Allowlist::default(),
             tracker: Tracker::new(limits.offenders),
             bans: Bans::new(),
             found: HashSet::new(),
@@ -165,6 +177,7 @@ impl Engine {
             history: History::new(limits.history),
             across: None,
             seed: 0,
+            all_history: false,
             clock: Timestamp::default(),
         }
     }
@@ -212,15 +225,36 @@ impl Engine {
     pub fn set_allowlist(&mut self, allowlist: Allowlist, now: Timestamp) {
         self.expire(now);
         let before = std::mem::replace(&mut self.allowlist, allowlist.clone());
+        self.join_lists();
         self.lift(UnbanReason::Reconfigured, now, |b| {
             allowlist.overlaps(b.offender) && !before.overlaps(b.offender)
         });
     }
 
+    /// Says who must not be banned at the moment, besides those who never are: an order to ban them all the same must be
+    /// forced. Bans that hold somebody who was not protected before are lifted, unless they were forced. Looks at every
+    /// ban when there is somebody new.
+    pub fn set_protected(&mut self, protected: Protected, now: Timestamp) {
+        self.expire(now);
+        let added = protected.added_since(&self.protected);
+        self.protected = protected;
+        self.join_lists();
+        if !added.entries().is_empty() {
+            self.lift(UnbanReason::Protected, now, |b| !b.forced && added.overlaps(b.offender));
+        }
+    }
+
+    /// Who must not be banned at the moment, and why.
+    #[must_use]
+    pub fn protected(&self) -> &Protected {
+        &self.protected
+    }
+
     /// Takes over a ban that the kernel already holds, at start; no decision comes of it. Of two bans of the same
-    /// network in the same jail the later end holds. It counts for escalation, unless it is noted already. Not taken (`false`) are bans of a jail that is unknown, and bans
-    /// of those who are never banned: [`bans`](Self::bans) then lacks them, and the kernel is told to drop them.
-    /// So set jails and allowlist first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
+    /// network in the same jail the later end holds. It counts for escalation, unless it is noted already. Not taken
+    /// (`false`) are bans of a jail that is unknown, and bans of those who are never banned or protected, unless they were
+    /// forced: [`bans`](Self::bans) then lacks them, and the kernel is told to drop them. So set jails and both lists
+    /// first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
     pub fn adopt(&mut self, ban: Ban) -> bool {
         let (id, offender) = (ban.jail, canonical(ban.offender));
         let (since, until) = (ban.since, ban.until);
@@ -238,7 +272,7 @@ impl Engine {
     /// Takes over a ban without counting it: its record is restored with it.
     fn take(&mut self, ban: Ban) -> bool {
         let (id, offender) = (ban.jail, canonical(ban.offender));
-        if self.allowed_by(id, offender).is_some() {
+        if !ban.forced && self.allowed_by(id, offender).is_some() {
             return false;
         }
         let Some(jail) = self.jails.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return false };
@@ -283,7 +317,7 @@ impl Engine {
             at = now;
             jail.stats.future_clamped += 1;
         }
-        let key = jail.offender(o.jail, &self.allowlist, addr);
+        let key = jail.offender(o.jail, &self.never, addr);
         let mut forgotten = None;
         let count = match self.tracker.count(key, at, now, &jail.policy, &mut forgotten) {
             Tally::Served => {
@@ -315,9 +349,24 @@ impl Engine {
             self.widen(o.jail, key.net(), at, o.line, now);
             return Verdict::TooOld;
         }
+        if self.protected.overlaps(key.net()) {
+            if let Some(jail) = self.jails.get_mut(usize::from(o.jail.0)).and_then(Option::as_mut) {
+                jail.stats.refused += 1;
+            }
+            return Verdict::Refused;
+        }
         let evidence = o.line.get(..EVIDENCE_CAP).unwrap_or(o.line).into();
-        self.begin(Ban { jail: o.jail, offender: key.net(), since: at, until, offenses: count, evidence });
-        self.widen(o.jail, key.net(), at, o.line, now);
+        let offender = key.net();
+        self.begin(Ban {
+            jail: o.jail,
+            offender,
+            since: at,
+            until,
+            offenses: count,
+            evidence,
+            forced: false,
+        });
+        self.widen(o.jail, offender, at, o.line, now);
         Verdict::Banned
     }
 
@@ -378,7 +427,7 @@ impl Engine {
     pub fn offender(&self, jail: JailId, addr: IpAddr) -> Option<IpNet> {
         let addr = addr.to_canonical();
         let j = self.jail(jail)?;
-        (!j.allows(&self.allowlist, addr)).then(|| j.offender(jail, &self.allowlist, addr).net())
+        (!j.allows(&self.allowlist, addr)).then(|| j.offender(jail, &self.never, addr).net())
     }
 
     /// What came of the offenses in a jail. Looks at every tracked offender.
@@ -402,10 +451,14 @@ impl Engine {
         (0..=u16::MAX).zip(&self.jails).filter(|(_, jail)| jail.is_some()).map(|(id, _)| JailId(id))
     }
 
-    /// The entry of the allowlists that forbids `jail` to ban `net`.
+    /// The entry that forbids `jail` to ban `net`: of the allowlists, or of those who are protected.
     fn allowed_by(&self, jail: JailId, net: IpNet) -> Option<IpNet> {
         let own = || self.jail(jail)?.policy.allowlist.as_ref()?.entry(net);
-        self.allowlist.entry(net).or_else(own)
+        self.never.entry(net).or_else(own)
+    }
+
+    fn join_lists(&mut self) {
+        self.never = self.allowlist.entries().iter().copied().chain(self.protected.nets()).collect();
     }
 
     fn forgot(&mut self, id: JailId) {

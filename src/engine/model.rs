@@ -24,6 +24,7 @@ struct History {
 pub(super) struct Model {
     pub(super) jails: BTreeMap<JailId, Policy>,
     pub(super) allowlist: Vec<IpNet>,
+    pub(super) protected: Vec<IpNet>,
     pub(super) bans: Vec<Ban>,
     pub(super) decisions: Vec<Decision>,
     history: Vec<History>,
@@ -39,6 +40,7 @@ impl Model {
         Self {
             jails: BTreeMap::new(),
             allowlist: Vec::new(),
+            protected: Vec::new(),
             bans: Vec::new(),
             decisions: Vec::new(),
             history: Vec::new(),
@@ -62,7 +64,9 @@ impl Model {
         let whole = IpNet::from(addr);
         let prefix =
             if addr.is_ipv6() { IpNet::new(addr, policy.ipv6_prefix).unwrap().trunc() } else { whole };
-        let offender = if allowed.iter().any(|n| overlap(*n, prefix)) { whole } else { prefix };
+        let mut never = allowed.iter().chain(&self.protected);
+        let offender = if never.any(|n| overlap(*n, prefix)) { whole } else { prefix };
+        let is_protected = self.protected.iter().any(|n| overlap(*n, offender));
 
         let total_recall = self.total_recall;
         let history = self.history_of(id, offender, now);
@@ -90,15 +94,34 @@ impl Model {
         if count < policy.maxretry {
             return Verdict::Counted { count };
         }
-        history.times.clear();
         let until = self.lasts(id, offender, at).until(at);
         if until.is_some_and(|end| end <= now) {
-            self.history_of(id, offender, now).floor = until;
+            let history = self.history_of(id, offender, now);
+            history.times.clear();
+            history.floor = until;
             self.note(id, offender, at, until);
             self.widen(id, offender, at, now);
             return Verdict::TooOld;
         }
-        self.begin(Ban { jail: id, offender, since: at, until, offenses: count, evidence: Box::default() });
+        let maxretry = self.jails[&id].maxretry;
+        let history = self.history_of(id, offender, now);
+        if is_protected {
+            // Where the first offense decides, nothing is remembered of it.
+            if maxretry <= 1 && history.times.len() == 1 && history.floor.is_none() {
+                self.history.retain(|h| (h.jail, h.offender) != (id, offender));
+            }
+            return Verdict::Refused;
+        }
+        history.times.clear();
+        self.begin(Ban {
+            jail: id,
+            offender,
+            since: at,
+            until,
+            offenses: count,
+            evidence: Box::default(),
+            forced: false,
+        });
         self.widen(id, offender, at, now);
         Verdict::Banned
     }
@@ -179,7 +202,7 @@ impl Model {
                 .is_some_and(|r| r.last < at && r.last_end.is_none_or(|end| at < end));
             let banned = self.bans.iter().any(|b| (b.jail, b.offender) == (id, prefix));
             let many = self.noted.iter().filter(within).count() >= n.after as usize;
-            if !many || runs || banned || allowed.iter().any(|a| overlap(*a, prefix)) {
+            if !many || runs || banned || allowed.iter().chain(&self.protected).any(|a| overlap(*a, prefix)) {
                 continue;
             }
             let until = self.lasts(id, prefix, at).until(at);
@@ -187,7 +210,15 @@ impl Model {
                 self.note(id, prefix, at, until);
             } else {
                 let evidence = format!("{} neighbours banned, last: ", n.after).into_bytes().into();
-                self.begin(Ban { jail: id, offender: prefix, since: at, until, offenses: n.after, evidence });
+                self.begin(Ban {
+                    jail: id,
+                    offender: prefix,
+                    since: at,
+                    until,
+                    offenses: n.after,
+                    evidence,
+                    forced: false,
+                });
             }
             return;
         }
@@ -211,6 +242,19 @@ impl Model {
         });
     }
 
+    /// Why it would not ban them; the protected ones are told first.
+    pub(super) fn refuses_all(
+        &self,
+        id: JailId,
+        nets: &[IpNet],
+        time: Option<BanTime>,
+        force: bool,
+        now: Timestamp,
+    ) -> Option<Refused> {
+        let all = || nets.iter().filter_map(|n| self.refuses(id, *n, time, force, now));
+        all().find(|refused| matches!(refused, Refused::Protected { .. })).or_else(|| all().next())
+    }
+
     /// Why it would not ban.
     pub(super) fn refuses(
         &self,
@@ -224,6 +268,9 @@ impl Model {
         if time.unwrap_or(policy.bantime).until(now).is_some_and(|end| end <= now) {
             return Some(Refused::NoTime);
         }
+        if !force && self.protected.iter().any(|n| overlap(*n, canonical(net))) {
+            return Some(Refused::Protected { net, told: String::new() });
+        }
         let mut everywhere = self.allowlist.clone();
         everywhere.sort();
         let mut entries = everywhere.into_iter().chain(entries(policy));
@@ -232,19 +279,32 @@ impl Model {
     }
 
     /// Bans what it would not refuse.
-    pub(super) fn ban(&mut self, id: JailId, net: IpNet, time: Option<BanTime>, now: Timestamp) {
+    pub(super) fn ban(
+        &mut self,
+        id: JailId,
+        net: IpNet,
+        time: Option<BanTime>,
+        forced: bool,
+        now: Timestamp,
+    ) {
         self.expire(now);
         let offender = canonical(net);
         let running = self.bans.iter().find(|b| b.jail == id && b.offender == offender);
         let since = running.map_or(now, |b| b.since);
         let until = time.unwrap_or_else(|| self.lasts(id, offender, since)).until(now);
         let Some(held) = self.bans.iter_mut().find(|b| b.jail == id && b.offender == offender) else {
-            self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence: Box::default() });
+            let evidence = Box::default();
+            self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence, forced });
             return;
         };
         let never = Timestamp::from_millis(i64::MAX);
-        if until.unwrap_or(never) > held.until.unwrap_or(never) {
-            held.until = until;
+        let longer = until.unwrap_or(never) > held.until.unwrap_or(never);
+        if longer || (forced && !held.forced) {
+            held.forced |= forced;
+            if longer {
+                held.until = until;
+            }
+            let until = held.until;
             self.decisions.push(Decision::Prolong(held.clone()));
             self.prolonged(id, offender, until);
         }
@@ -285,10 +345,20 @@ impl Model {
         self.lift(UnbanReason::Reconfigured, now, |b| newly(&before, &nets, b.offender));
     }
 
+    pub(super) fn set_protected(&mut self, nets: Vec<IpNet>, now: Timestamp) {
+        self.expire(now);
+        let before = std::mem::replace(&mut self.protected, nets.clone());
+        let added: Vec<IpNet> = nets.into_iter().filter(|n| !before.contains(n)).collect();
+        self.lift(UnbanReason::Protected, now, |b| {
+            !b.forced && added.iter().any(|n| overlap(*n, b.offender))
+        });
+    }
+
     pub(super) fn adopt(&mut self, mut ban: Ban) -> bool {
         ban.offender = canonical(ban.offender);
         if !self.jails.contains_key(&ban.jail)
-            || self.allowed(ban.jail).iter().any(|n| overlap(*n, ban.offender))
+            || (!ban.forced
+                && self.allowed(ban.jail).iter().chain(&self.protected).any(|n| overlap(*n, ban.offender)))
         {
             return false;
         }
@@ -332,7 +402,7 @@ impl Model {
         match reason {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
-            UnbanReason::Reconfigured => {
+            UnbanReason::Reconfigured | UnbanReason::Protected => {
                 let of = |r: &&mut Record| (r.jail, r.offender) == (Some(ban.jail), ban.offender);
                 for r in self.noted.iter_mut().filter(of) {
                     r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));

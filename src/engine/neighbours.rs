@@ -36,7 +36,15 @@ impl Engine {
         evidence.extend_from_slice(line);
         evidence.truncate(EVIDENCE_CAP);
         let evidence = evidence.into();
-        self.begin(Ban { jail, offender: prefix, since: at, until, offenses: count, evidence });
+        self.begin(Ban {
+            jail,
+            offender: prefix,
+            since: at,
+            until,
+            offenses: count,
+            evidence,
+            forced: false,
+        });
     }
 
     /// The first prefix above `net` that is to be banned, and how many networks of it were.

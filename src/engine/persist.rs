@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::Engine;
+use super::history::RecordChange;
 use super::net::{Key, canonical};
 use crate::types::{Ban, EVIDENCE_CAP, FOUND, JailId, Offense, Timestamp};
 
@@ -47,6 +48,10 @@ pub struct Changes {
     pub bans: Changed<Ban>,
     /// Who is being counted.
     pub windows: Changed<Open>,
+    /// What is remembered of repeaters, those forgotten first.
+    pub history: Vec<RecordChange>,
+    /// Whether `history` is all there is.
+    pub all_history: bool,
 }
 
 impl Engine {
@@ -54,21 +59,28 @@ impl Engine {
     pub fn remember_changes(&mut self) {
         self.bans.remember_changes();
         self.tracker.remember_changes();
+        self.history.tell_all();
+        self.all_history = true;
     }
 
     /// Whether there is nothing to tell.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        self.bans.is_unchanged() && self.tracker.is_unchanged() && self.history_is_unchanged()
+        self.bans.is_unchanged() && self.tracker.is_unchanged() && self.history.is_unchanged()
     }
 
     /// What changed since the last time, if that was asked for by [`remember_changes`](Self::remember_changes).
     pub fn changes(&mut self) -> Changes {
-        Changes { bans: self.bans.changes(), windows: self.tracker.changes() }
+        Changes {
+            bans: self.bans.changes(),
+            windows: self.tracker.changes(),
+            history: self.history.changed(),
+            all_history: std::mem::take(&mut self.all_history),
+        }
     }
 
     /// Continues where another engine was: its bans, then its windows, those heard from last at the end. Set jails and
-    /// allowlist first. Bans that are not taken (their jail is gone, or they hold somebody who is never banned) are
+    /// allowlist first, and restore the history. Bans that are not taken (their jail is gone, or they hold somebody who is never banned) are
     /// returned; windows of jails that are gone are dropped. Those that ended meanwhile end at the next input, and
     /// no decision comes of what is restored.
     pub fn restore(
@@ -147,6 +159,7 @@ impl Engine {
     pub fn is_known(&mut self) {
         self.bans.is_known();
         self.tracker.is_known();
+        self.all_history = false;
     }
 
     /// Whether a ban of `net` in `jail` that began at `since` has ended already, as far as that is remembered. One that

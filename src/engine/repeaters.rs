@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::Engine;
 use super::escalation::{self, MEMORY};
-use super::history::{Record, RecordChange, key};
+use super::history::{Record, key};
 use super::net::canonical;
 use crate::types::{Ban, BanTime, JailId, Timestamp, UnbanReason};
 
@@ -35,19 +35,6 @@ impl Engine {
         for record in records {
             self.history.restore(record);
         }
-    }
-
-    /// What is to be written down: the records that changed since this was last called, in no order but that those
-    /// forgotten come first. Each is there once, however often it changed.
-    #[must_use]
-    pub fn changed_history(&mut self) -> Vec<RecordChange> {
-        self.history.changed()
-    }
-
-    /// Whether [`changed_history`](Self::changed_history) has nothing to tell.
-    #[must_use]
-    pub fn history_is_unchanged(&self) -> bool {
-        self.history.is_unchanged()
     }
 
     /// What is remembered of `net` where `jail` decides: in the jail, or across all.
@@ -115,7 +102,7 @@ impl Engine {
                 self.history.forget(across);
             }
             // Across jails another one's ban may run on.
-            UnbanReason::Reconfigured => self.history.ended(own, now),
+            UnbanReason::Reconfigured | UnbanReason::Protected => self.history.ended(own, now),
         }
     }
 

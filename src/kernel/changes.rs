@@ -254,6 +254,7 @@ mod tests {
             until: Some(Timestamp::from_secs(60)),
             offenses: 1,
             evidence: Box::default(),
+            forced: false,
         }
     }
 

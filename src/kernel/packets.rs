@@ -90,6 +90,7 @@ mod tests {
             until: None,
             offenses: 0,
             evidence: Box::default(),
+            forced: false,
         };
         packets.of(&ban)
     }

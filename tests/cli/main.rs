@@ -191,7 +191,7 @@ fn exit_codes_are_as_documented() {
     assert_eq!(code, 4);
     assert_eq!(said, "stockade: failed to open none.log: No such file or directory (os error 2)\n");
     let (code, said) = place.failed(&["replay", "--jail", "none", "a.log"]);
-    assert_eq!((code, said.as_str()), (2, "stockade: there is no jail \"none\" in the configuration\n"));
+    assert_eq!((code, said.as_str()), (1, "stockade: there is no jail \"none\" in the configuration\n"));
 }
 
 #[test]

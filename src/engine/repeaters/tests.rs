@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::engine::RecordChange;
 use crate::engine::{
     Allowlist, Command, Escalation, Growth, Limits, Neighbours, Policy, Reply, Unban, Verdict,
 };
@@ -164,6 +165,7 @@ fn a_ban_found_in_the_kernel_counts_once() {
         until: Some(at(since + 30)),
         offenses: 1,
         evidence: Box::default(),
+        forced: false,
     };
     let record = |count, last: u64| Record {
         jail: Some(A),
@@ -222,7 +224,7 @@ fn what_is_forgotten_leaves_memory_a_day_later() {
     assert_eq!(e.remembered(), 1);
     e.timeout(at(111 + 86_400));
     assert_eq!(e.remembered(), 0);
-    assert!(e.history_is_unchanged());
+    assert!(e.is_unchanged());
 }
 
 #[test]
@@ -419,7 +421,7 @@ fn a_ban_that_is_decided_again_is_the_same() {
     let want = lines(&mut first);
     assert_eq!(want.len(), 3, "{want:?}");
     let mut second = begin();
-    second.restore_history(first.changed_history().into_iter().filter_map(|change| match change {
+    second.restore_history(first.changes().history.into_iter().filter_map(|change| match change {
         RecordChange::Noted(record) => Some(record),
         RecordChange::Forgotten { .. } => None,
     }));
@@ -427,7 +429,7 @@ fn a_ban_that_is_decided_again_is_the_same() {
     for who in ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.0/24"] {
         assert_eq!(second.record(A, net(who)), first.record(A, net(who)));
     }
-    assert!(second.history_is_unchanged());
+    assert!(second.is_unchanged());
 }
 
 /// Everything a ledger keeps.
@@ -440,7 +442,7 @@ struct Ledger {
 
 impl Ledger {
     fn write(&mut self, e: &mut Engine) {
-        for change in e.changed_history() {
+        for change in e.changes().history {
             match change {
                 RecordChange::Noted(r) => drop(self.records.insert((r.jail, r.offender), r)),
                 RecordChange::Forgotten { jail, offender } => drop(self.records.remove(&(jail, offender))),
@@ -519,7 +521,7 @@ proptest! {
 
         let mut two = begin();
         two.restore_history(ledger.records.values().copied());
-        prop_assert!(two.history_is_unchanged());
+        prop_assert!(two.is_unchanged());
         prop_assert_eq!(two.restore(ledger.bans.clone(), ledger.windows.clone(), at(0)), []);
         let got = read(&mut two, since);
         if limit == 1000 {
