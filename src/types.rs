@@ -129,6 +129,9 @@ pub struct Ban {
 /// At most so many bytes of the deciding line are kept with a ban: 100,000 bans then take 35 MB in all.
 pub const EVIDENCE_CAP: usize = 256;
 
+/// The evidence of a ban of which nothing is known but what the kernel holds.
+pub const FOUND: &[u8] = b"found in the kernel";
+
 /// What the engine decided; the kernel is told first, sinks after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {

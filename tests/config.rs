@@ -9,6 +9,8 @@ use std::path::Path;
 
 use stockade::config::{Config, Shipped};
 
+#[path = "config/escalation.rs"]
+mod escalation;
 #[path = "config/files.rs"]
 mod files;
 #[path = "config/meaning.rs"]
@@ -70,6 +72,7 @@ judge! {
     aliases "aliases.yaml",
     doubtful "doubtful.yaml",
     duplicates "duplicates.yaml",
+    escalation "escalation.yaml",
     filters "filters.yaml",
     jails "jails.yaml",
     oddities "oddities.yaml",
@@ -111,6 +114,21 @@ const KEYS: &[&str] = &[
     "findtime",
     "bantime",
     "ipv6_prefix",
+    "escalation",
+    "multipliers",
+    "formula",
+    "factor",
+    "max",
+    "jitter",
+    "across",
+    "memory",
+    "decay",
+    "neighbours",
+    "after",
+    "within",
+    "ipv6",
+    "ipv4",
+    "history",
     "ports",
     "timezone",
     "names",

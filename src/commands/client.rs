@@ -33,8 +33,16 @@ pub(super) fn reload(config: &Path) -> Result<()> {
         eprintln!("stockade: warning: {}", text(warning));
     }
     let lifted = done["lifted"].as_u64().unwrap_or(0);
-    let lifted = if lifted > 0 { format!(", {lifted} bans lifted") } else { String::new() };
-    print(&format!("reloaded: {} jails{lifted}", done["jails"]))
+    let mut told = format!("reloaded: {}", counted(done["jails"].as_u64().unwrap_or(0), "jail"));
+    if lifted > 0 {
+        told += &format!(", {} lifted", counted(lifted, "ban"));
+    }
+    print(&told)
+}
+
+/// `1 ban`, `2 bans`.
+fn counted(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// `stockade stop`.
@@ -45,10 +53,11 @@ pub(super) fn stop(config: &Path, flush: bool) -> Result<()> {
     let done = ask(config, &Request::Stop { flush })?;
     let bans = done["bans"].as_u64().unwrap_or(0);
     print(&match (flush, bans) {
-        (true, n) => format!("stopped; {n} bans lifted, the table is gone"),
+        (true, n) => format!("stopped; {} lifted, the table is gone", counted(n, "ban")),
         (false, 0) => "stopped".to_owned(),
         (false, n) => {
-            format!("stopped; {n} bans stay in the kernel until they run out (stop --flush lifts them)")
+            let (bans, run) = (counted(n, "ban"), if n == 1 { "stays" } else { "stay" });
+            format!("stopped; {bans} {run} in the kernel to the end (stop --flush lifts them)")
         }
     })
 }

@@ -31,7 +31,8 @@ pub(super) fn run(config: &Path, logs: &[PathBuf], only: Option<&str>, json: boo
     if let Some(name) = only.filter(|name| jails.find(name).is_none()) {
         bail!(Failure::new(exit::USAGE, format!("there is no jail {name:?} in the configuration")));
     }
-    let mut engine = Engine::new(Limits { offenders: config.limits.offenders });
+    let mut engine =
+        Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
     engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());
     for ready in &jails.jails {
         engine.set_jail(ready.id, ready.policy.clone(), Timestamp::default());

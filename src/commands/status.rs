@@ -45,7 +45,17 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     if let Some(problem) = kernel["problem"].as_str() {
         writeln!(out, "kernel problem: {problem}")?;
     }
+    if let Some(n) = status["repeaters"]["forgotten"].as_u64().filter(|n| *n > 0) {
+        writeln!(out, "repeaters: {n} forgotten for want of room (limits.history)")?;
+    }
     headers(out, &status["headers"])?;
+    let ledger = &status["ledger"];
+    if let Some(problem) = ledger["problem"].as_str() {
+        writeln!(out, "ledger: not remembering: {problem}")?;
+    } else if let Some(bytes) = ledger["bytes"].as_u64() {
+        let kib = bytes.div_ceil(1024);
+        writeln!(out, "ledger: {} ({kib} KiB, {} files)", text(&ledger["path"]), ledger["files"])?;
+    }
     let leaks = &status["leaks"];
     if leaks["count"].as_u64() > Some(0) {
         writeln!(out, "leaks: {} requests of offenders that were banned already", leaks["count"])?;
@@ -103,6 +113,8 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     }
     writeln!(out)?;
     for (key, what) in [
+        ("escalated", "bans longer than bantime, of repeaters"),
+        ("prefix_bans", "bans of prefixes, for many offenders in them"),
         ("unattributable", "offenses only from trusted proxies: nobody to ban"),
         ("allowlisted", "offenses of allowlisted addresses"),
         ("already_banned", "offenses of addresses already banned"),
@@ -165,6 +177,7 @@ mod tests {
         let status = json!({
             "version": "0.1.0", "state": "enforcing", "uptime": "1h2m", "warnings": [],
             "kernel": {"state": "enforcing", "bans": 2, "backend": "nft", "reason": "the kernel has it", "repairs": 1, "missing": 2, "last_repair": "changed by nft (pid 7)", "error": null},
+            "repeaters": {"remembered": 100, "forgotten": 3},
             "headers": {
                 "matcher": "string", "reason": "bpf: operation not permitted", "installed": 1, "packets": 7, "error": null,
                 "left_out": {"count": 2, "reasons": ["2 bans hold by source alone: they are too many"], "examples": ["192.0.2.1"]},
@@ -174,7 +187,7 @@ mod tests {
                 "last_offender": "192.0.2.1", "advice": "deny it there"}]},
             "jails": [{
                 "jail": "npm", "policy": "15 in 1m, 10m", "lines": 120, "lines_per_second": 3, "offenses": 20,
-                "missed": 0, "bans": 1, "bans_total": 2, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
+                "missed": 0, "bans": 1, "bans_total": 2, "escalated": 1, "prefix_bans": 0, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
                 "unattributable": 4, "allowlisted": 0, "already_banned": 0, "too_old": 0, "clamped": 0, "forgotten": 0,
                 "files": [{"path": "/a.log", "behind": 2048, "rotations": 1, "truncations": 0, "skipped": 0}],
                 "waiting": ["/b-*.log"], "warnings": ["all clients appear as 172.18.0.1"],
@@ -184,6 +197,7 @@ mod tests {
         stockade 0.1.0, enforcing, up 1h2m
         kernel: enforcing, 2 bans, backend nft (the kernel has it), repaired 1 times, last changed by nft (pid 7)
         kernel: 2 bans were not there after it had taken them, and were written again
+        repeaters: 3 forgotten for want of room (limits.history)
         headers: matcher string (bpf: operation not permitted), 1 bans, 7 packets stopped
         headers warning: 2 bans hold by source alone: they are too many
         headers warning: left out are 192.0.2.1
@@ -194,6 +208,7 @@ mod tests {
         npm (15 in 1m, 10m)
           lines     120 (3/s), 20 offenses, 0 not understood
           bans      1 now, 2 in all, last 192.0.2.1 at 2026-01-01T00:00:00Z
+          note      1 bans longer than bantime, of repeaters
           note      4 offenses only from trusted proxies: nobody to ban
           file      /a.log: 2 KiB behind, 1 rotations
           waiting   /b-*.log: no such file yet

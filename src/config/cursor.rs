@@ -125,6 +125,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The text of a scalar, if it is one; nothing is reported.
+    pub(super) fn plain(&self) -> Option<&'a str> {
+        match &self.node.kind {
+            Kind::Scalar(s) if !s.is_null() => Some(&s.text),
+            _ => None,
+        }
+    }
+
     /// As [`Cursor::text`], but never empty.
     pub(super) fn some_text(&self, report: &mut Report) -> Option<&'a str> {
         let text = self.text(report)?;

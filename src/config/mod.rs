@@ -6,6 +6,7 @@
 
 mod cursor;
 pub mod duration;
+mod escalation;
 pub mod filter;
 mod headers;
 pub mod names;
@@ -28,6 +29,7 @@ pub use self::headers::{Backend, HeaderAction, Headers, MatcherChoice};
 pub use self::names::AllowEntry;
 pub use self::report::{ConfigError, Location, Remark};
 pub use self::sources::Sources;
+use crate::engine::Escalation;
 use crate::filter::definition::Definition;
 use crate::source::Shape;
 use crate::source::docker::Selector;
@@ -99,6 +101,8 @@ pub struct Jail {
     pub findtime: Duration,
     /// At least a second, or without an end.
     pub bantime: BanTime,
+    /// How the bans of repeaters grow; `None`: they do not.
+    pub escalation: Option<Arc<Escalation>>,
     /// An IPv6 offender is counted and banned as a network of this length; 32 to 128.
     pub ipv6_prefix: u8,
     /// Never banned by this jail, besides [`Config::ignoreip`].
@@ -135,6 +139,8 @@ pub struct Paths {
 pub struct Limits {
     /// So many offenders are remembered at once, all jails together.
     pub offenders: usize,
+    /// So many repeaters are remembered at once, all jails together.
+    pub history: usize,
     /// A line of more bytes is skipped.
     pub line: usize,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cursor::{Cursor, nearest};
+use super::escalation::{self, RawEscalation};
 use super::headers::{self, RawHeaders};
 use super::names::{self, AllowEntry};
 use super::report::{Location, Report, shown};
@@ -16,6 +17,7 @@ const TOP: &[&str] = &[
     "ignoreip",
     "trusted_proxies",
     "defaults",
+    "escalation",
     "jails",
     "filters",
     "journal",
@@ -41,6 +43,7 @@ const JAIL: &[&str] = &[
     "maxretry",
     "findtime",
     "bantime",
+    "escalation",
     "ipv6_prefix",
     "ignoreip",
     "ports",
@@ -64,6 +67,7 @@ pub(super) struct RawConfig {
     pub(super) ignoreip: Option<Vec<AllowEntry>>,
     pub(super) trusted_proxies: Option<Vec<AllowEntry>>,
     pub(super) defaults: RawJail,
+    pub(super) escalation: Option<RawEscalation>,
     pub(super) jails: Vec<RawNamed<RawJail>>,
     pub(super) filters: Vec<RawNamed<Definition>>,
     pub(super) sources: RawSources,
@@ -72,6 +76,7 @@ pub(super) struct RawConfig {
     pub(super) state: Option<PathBuf>,
     pub(super) control: Option<PathBuf>,
     pub(super) offenders: Option<u64>,
+    pub(super) history: Option<u64>,
     pub(super) line: Option<u64>,
     pub(super) grace: Option<Duration>,
     pub(super) level: Option<LogLevel>,
@@ -98,6 +103,7 @@ pub(super) struct RawJail {
     pub(super) maxretry: Option<u32>,
     pub(super) findtime: Option<Duration>,
     pub(super) bantime: Option<BanTime>,
+    pub(super) escalation: Option<RawEscalation>,
     pub(super) ipv6_prefix: Option<u8>,
     pub(super) ignoreip: Option<Vec<AllowEntry>>,
     pub(super) ports: Option<Vec<u16>>,
@@ -122,6 +128,7 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
     if let Some(c) = top.get("defaults") {
         raw.defaults = jail(&c, report);
     }
+    raw.escalation = top.read("escalation", report, escalation::read);
     if let Some(c) = top.get("jails") {
         raw.jails = named(&c, "jail", report, |c, r| c.is_map(r).then(|| jail(c, r)));
     }
@@ -143,12 +150,13 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.control = paths.read("control", report, control);
     }
     if let Some(c) = top.get("limits") {
-        let limits = c.section(&["offenders", "line"], report);
+        let limits = c.section(&["offenders", "history", "line"], report);
         raw.offenders = limits.read("offenders", report, |c, r| c.whole(100..=50_000_000, r));
+        raw.history = limits.read("history", report, |c, r| c.whole(100..=50_000_000, r));
         raw.line = limits.read("line", report, |c, r| c.whole(512..=16_777_216, r));
     }
     if let Some(c) = top.get("leaks") {
-        raw.grace = c.section(&["grace"], report).read("grace", report, grace);
+        raw.grace = c.section(&["grace"], report).read("grace", report, span);
     }
     if let Some(c) = top.get("log") {
         let log = c.section(&["level", "format"], report);
@@ -176,6 +184,7 @@ fn jail(cursor: &Cursor<'_>, report: &mut Report) -> RawJail {
         }),
         findtime: keys.read("findtime", report, findtime),
         bantime: keys.read("bantime", report, bantime),
+        escalation: keys.read("escalation", report, escalation::read),
         // Below /32 a ban would take in more than one provider.
         ipv6_prefix: keys
             .read("ipv6_prefix", report, |c, r| c.whole(32..=128, r).and_then(|n| u8::try_from(n).ok())),
@@ -239,7 +248,8 @@ fn findtime(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
     None
 }
 
-fn grace(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
+/// A length of time, which may be 0.
+pub(super) fn span(cursor: &Cursor<'_>, report: &mut Report) -> Option<Duration> {
     let text = cursor.text(report)?;
     match duration::parse(text) {
         Ok(d) => return Some(d),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::nearest;
+use super::escalation::{self, RawEscalation};
 use super::raw::{RawConfig, RawFilter, RawJail, RawNamed};
 use super::report::{Location, Path, Report, shown};
 use super::{Config, Jail, Leaks, Limits, Log, Paths, Shipped, filter, names};
@@ -18,6 +19,7 @@ const CONTROL: &str = "/run/stockade/control.sock";
 const IGNOREIP: [&str; 2] = ["loopback", "self"];
 const TRUSTED_PROXIES: [&str; 2] = ["loopback", "private"];
 const OFFENDERS: u64 = 200_000;
+const HISTORY: u64 = 200_000;
 const LINE: u64 = 65_536;
 const MAXRETRY: u32 = 5;
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -38,7 +40,8 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         );
     }
     for RawNamed { name, at, value } in raw.jails {
-        let jail = resolve_jail(name, at, value, &raw.defaults, &mut filters, report);
+        let jail =
+            resolve_jail(name, at, value, &raw.defaults, raw.escalation.as_ref(), &mut filters, report);
         jails.extend(jail.filter(|jail| jail.enabled));
     }
     if let Some(RawFilter { name: Some(name), at }) = &raw.defaults.filter {
@@ -63,6 +66,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         },
         limits: Limits {
             offenders: size(raw.offenders.unwrap_or(OFFENDERS)),
+            history: size(raw.history.unwrap_or(HISTORY)),
             line: size(raw.line.unwrap_or(LINE)),
         },
         leaks: Leaks { grace: raw.grace.unwrap_or(GRACE) },
@@ -76,6 +80,7 @@ fn resolve_jail(
     at: Location,
     own: RawJail,
     defaults: &RawJail,
+    escalation: Option<&RawEscalation>,
     filters: &mut Filters<'_>,
     report: &mut Report,
 ) -> Option<Jail> {
@@ -97,6 +102,9 @@ fn resolve_jail(
             "has no logpath; name the files to follow with `logpath:` (or `journal:`, `docker:`, `listen:`)";
         report.mistake(Some(at), path, text);
     }
+    let bantime = own.bantime.or(defaults.bantime).unwrap_or(BanTime::For(TEN_MINUTES));
+    let layers = [own.escalation.as_ref(), defaults.escalation.as_ref(), escalation];
+    let escalation = escalation::resolve(layers, bantime, report);
     let (filter, filter_name) = found?;
     Some(Jail {
         enabled: own.enabled.or(defaults.enabled).unwrap_or(true),
@@ -110,7 +118,8 @@ fn resolve_jail(
         from: own.from.or(defaults.from).unwrap_or_default(),
         maxretry: own.maxretry.or(defaults.maxretry).unwrap_or(MAXRETRY),
         findtime: own.findtime.or(defaults.findtime).unwrap_or(TEN_MINUTES),
-        bantime: own.bantime.or(defaults.bantime).unwrap_or(BanTime::For(TEN_MINUTES)),
+        bantime,
+        escalation: escalation.map(Arc::new),
         ipv6_prefix: own.ipv6_prefix.or(defaults.ipv6_prefix).unwrap_or(IPV6_PREFIX),
         ignoreip: own.ignoreip.or_else(|| defaults.ignoreip.clone()).unwrap_or_default(),
         ports: own.ports.or_else(|| defaults.ports.clone()).unwrap_or_default(),

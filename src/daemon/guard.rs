@@ -17,7 +17,7 @@ use crate::kernel::legacy::Look;
 use crate::kernel::{
     Backend, Changes, Choice, Counts, Layout, Packets, desired, parse_comment, ruleset, want,
 };
-use crate::types::{Ban, Decision, Timestamp};
+use crate::types::{Ban, Decision, FOUND, Timestamp};
 
 /// After a refusal the kernel is asked again so soon, then at twice the distance each time.
 pub(super) const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -143,9 +143,9 @@ impl Guard {
             if engine.is_over(id, element.net, since) {
                 continue;
             }
-            let evidence = Box::from(&b"found in the kernel"[..]);
+            let evidence = Box::from(FOUND);
             let ban = Ban { jail: id, offender: element.net, since, until: element.end, offenses, evidence };
-            if engine.adopt(ban) {
+            if engine.adopt_found(ban) {
                 taken += 1;
             } else {
                 tracing::warn!(

@@ -132,6 +132,7 @@ impl Jails {
                 maxretry: jail.maxretry,
                 findtime: jail.findtime,
                 bantime: jail.bantime,
+                escalation: jail.escalation.clone(),
                 ipv6_prefix: jail.ipv6_prefix,
                 allowlist: (!extra.is_empty()).then(|| Arc::new(extra.into_iter().collect())),
             };
@@ -165,9 +166,11 @@ impl Jails {
     /// The shape of the table for these jails.
     #[must_use]
     pub fn layout(&self) -> Layout {
+        let steps = self.jails.iter().filter_map(|r| r.jail.escalation.as_ref()?.neighbours.as_ref());
         Layout::new(
             self.jails.iter().map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)),
         )
+        .with_prefixes(steps.flat_map(|n| n.ipv6.iter().copied()))
     }
 
     /// The jail called `name`.

@@ -1,19 +1,19 @@
 //! Keeps the ledger in step: gathers how far the sources were read, takes checkpoints, tries again.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::batch::Progress;
 use super::jails::Registry;
 use super::shown;
 use crate::clock;
-use crate::engine::{Engine, Open};
+use crate::engine::Engine;
 use crate::follow::{FileId, Mark};
 use crate::ledger::{Checkpoint, Ledger, Loaded, Outcome, Size};
-use crate::types::Ban;
 
 /// Checkpoints are at least so far apart. After a crash so much is read and decided once more, at most.
 const PACE: Duration = Duration::from_millis(100);
@@ -34,6 +34,7 @@ pub(super) struct Keeper {
     changed_cursors: HashSet<String>,
     /// The ledger knows nothing that holds: everything is to be written.
     all: bool,
+    path: PathBuf,
     written_at: Instant,
     retry: Option<(Instant, Duration)>,
     /// Why the ledger could not be used last, until it can.
@@ -42,6 +43,13 @@ pub(super) struct Keeper {
     pub(super) size: Size,
     /// Checkpoints that were written.
     pub(super) checkpoints: u64,
+}
+
+/// Where the sources were left.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub(super) files: Vec<Mark>,
+    pub(super) cursors: HashMap<String, String>,
 }
 
 impl Keeper {
@@ -59,6 +67,7 @@ impl Keeper {
             changed_files: HashSet::new(),
             changed_cursors: HashSet::new(),
             all: problem.is_some(),
+            path: state.to_owned(),
             written_at: Instant::now(),
             retry: None,
             problem,
@@ -71,16 +80,12 @@ impl Keeper {
         Ok((keeper, loaded))
     }
 
-    /// Has the engine continue where another agent was.
-    pub(super) fn restore(
-        &mut self,
-        engine: &mut Engine,
-        bans: Vec<Ban>,
-        windows: Vec<Open>,
-        registry: &Registry,
-    ) {
+    /// Has the engine continue where another agent was; where the sources are to be read on.
+    pub(super) fn restore(&mut self, engine: &mut Engine, loaded: Loaded, registry: &Registry) -> Places {
+        engine.set_seed(loaded.seed);
         engine.remember_changes();
-        let refused = engine.restore(bans, windows, clock::now());
+        engine.restore_history(loaded.history);
+        let refused = engine.restore(loaded.bans, loaded.windows, clock::now());
         for ban in &refused {
             let jail = registry.name(ban.jail).unwrap_or("?");
             tracing::warn!(
@@ -91,6 +96,7 @@ impl Keeper {
         if refused.is_empty() {
             engine.is_known();
         }
+        Places { files: loaded.files, cursors: loaded.cursors }
     }
 
     /// Notes how far the sources were read with the offenses the engine has just been given.
@@ -208,6 +214,19 @@ impl Keeper {
             }
             Err(_) => false,
         }
+    }
+
+    /// What `status` tells.
+    pub(super) fn value(&self) -> Value {
+        json!({
+            "path": self.path,
+            "state": if self.problem.is_none() { "remembering" } else { "not remembering" },
+            "problem": self.problem,
+            "bytes": self.size.bytes,
+            "checkpoints": self.checkpoints,
+            "milliseconds": self.size.took.as_millis(),
+            "files": self.files.len(),
+        })
     }
 
     /// Ends the ledger's thread, in order if the disk lets it: who stops an agent does not wait for that.

@@ -130,14 +130,15 @@ impl Agent {
             tracing::warn!("{warning}");
         }
         let now = clock::now();
-        let mut engine = Engine::new(Limits { offenders: config.limits.offenders });
+        let mut engine =
+            Engine::new(Limits { offenders: config.limits.offenders, history: config.limits.history });
         engine.set_allowlist(jails.allowlist.clone(), now);
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
         let (mut keeper, loaded) =
             Keeper::open(&config.paths.state, &registry).context("failed to start the ledger's thread")?;
-        keeper.restore(&mut engine, loaded.bans, loaded.windows, &registry);
+        let places = keeper.restore(&mut engine, loaded, &registry);
         let choice = backend::choose(config.backend, &jails.layout()).await?;
         let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
@@ -152,7 +153,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options, loaded.files, loaded.cursors)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors)?;
         let agent = Self {
             path: path.to_owned(),
             config,
@@ -356,5 +357,6 @@ pub(crate) fn shown(offender: IpNet) -> String {
 
 /// A policy in a few words: `15 in 1m, banned for 10m`.
 pub(crate) fn policy(jail: &crate::config::Jail) -> String {
-    format!("{} in {}, banned for {}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
+    let more = if jail.escalation.is_some() { ", repeaters for longer" } else { "" };
+    format!("{} in {}, banned for {}{more}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
 }

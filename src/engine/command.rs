@@ -17,7 +17,9 @@ pub enum Command {
         /// What is banned, exactly as given (host bits aside): an IPv6 address is not widened to its prefix here,
         /// see [`Engine::offender`].
         nets: Vec<IpNet>,
-        /// For how long from now; `None` for as long as the jail bans.
+        /// For how long from now; `None` for as long as the jail bans: with escalation, the longer the more often it did
+        /// before. A ban counts for escalation also when its length is given; a running one that is prolonged does not
+        /// count again.
         time: Option<BanTime>,
         /// Why; kept as the ban's evidence, cut to [`EVIDENCE_CAP`] bytes.
         reason: Vec<u8>,
@@ -136,8 +138,7 @@ impl Engine {
         now: Timestamp,
     ) -> Result<Reply, Refused> {
         let jail = self.jail(id).ok_or(Refused::NoSuchJail)?;
-        let until = time.unwrap_or(jail.policy.bantime).until(now);
-        if until.is_some_and(|end| end <= now) {
+        if time.unwrap_or(jail.policy.bantime).until(now).is_some_and(|end| end <= now) {
             return Err(Refused::NoTime);
         }
         if !force && let Some((net, entry)) = nets.iter().find_map(|n| Some((*n, self.allowed_by(id, *n)?))) {
@@ -146,7 +147,14 @@ impl Engine {
         let evidence: Box<[u8]> = reason.get(..EVIDENCE_CAP).unwrap_or(reason).into();
         let (mut new, mut prolonged, mut unchanged) = (0, 0, 0);
         for net in nets.iter().copied().map(canonical) {
+            // For a ban that runs counts what counted for it.
+            let since = self.bans.get(id, net).map_or(now, |ban| ban.since);
+            let (escalated, earlier) = self.lasts(id, net, since);
+            let until = time.unwrap_or(escalated).until(now);
             let Some(ban) = self.bans.get(id, net) else {
+                if let Some(jail) = self.jails.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
+                    jail.stats.escalated += u64::from(time.is_none() && earlier > 0);
+                }
                 let ban = Ban {
                     jail: id,
                     offender: net,
@@ -171,6 +179,7 @@ impl Engine {
             };
             if let Some(ban) = self.bans.change(id, net, prolong) {
                 let ban = ban.clone();
+                self.note_prolonged(id, net, ban.until);
                 self.decisions.push_back(Decision::Prolong(ban));
             }
             prolonged += 1;

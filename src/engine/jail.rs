@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::allowlist::Allowlist;
+use super::escalation::Escalation;
 use super::net::Key;
 use crate::types::{BanTime, JailId, Timestamp};
 
@@ -15,8 +16,10 @@ pub struct Policy {
     pub maxretry: u32,
     /// The span the offenses must lie in, both ends included: the last minus the first is at most this.
     pub findtime: Duration,
-    /// How long a ban lasts, from the deciding offense on.
+    /// How long a ban lasts, from the deciding offense on; with escalation the first.
     pub bantime: BanTime,
+    /// How the bans of repeaters grow; `None`: they do not.
+    pub escalation: Option<Arc<Escalation>>,
     /// IPv6 offenders are counted and banned by prefixes of this length, because one host has a whole /64;
     /// 1 to 128 (what lies beyond is taken as the nearest).
     pub ipv6_prefix: u8,
@@ -31,6 +34,7 @@ impl Default for Policy {
             maxretry: 5,
             findtime: Duration::from_secs(600),
             bantime: BanTime::For(Duration::from_secs(600)),
+            escalation: None,
             ipv6_prefix: 64,
             allowlist: None,
         }
@@ -48,6 +52,10 @@ pub struct JailStats {
     pub bans_current: u64,
     /// Bans decided: by offenses (also those that were `too_old`) and by hand. Not those found in the kernel.
     pub bans_total: u64,
+    /// Bans among them for which earlier ones counted.
+    pub escalated: u64,
+    /// Bans among them of prefixes in which many offenders were banned.
+    pub prefix_bans: u64,
     /// When the ban that was decided last began.
     pub last_ban: Option<Timestamp>,
     /// Offenses by those who are never banned.

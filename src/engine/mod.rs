@@ -25,15 +25,31 @@
 //! counted in [`JailStats::too_old`] and in `bans_total`; the kernel need not hear of it.
 //!
 //! An offense dated more than [`FUTURE_TOLERANCE`] ahead is taken as of now.
+//!
+//! # Repeaters
+//!
+//! Where a jail escalates ([`Escalation`]) a ban is longer if its offender was banned before, and many bans in one prefix
+//! are followed by a ban of the prefix. A ban counts when it is decided, also one that is over by then; it counts once,
+//! however often its lines are read: a ban that does not begin after the last that is noted is taken as noted.
+//! While a ban lasts, nothing counts. Who is unbanned by hand begins anew.
+//!
+//! Promised while no more than [`Limits::history`] are remembered, and while a log is not read more than a day after
+//! what counts for it was forgotten.
 #![warn(clippy::disallowed_methods)]
 
 mod allowlist;
 mod bans;
 mod command;
 mod dirty;
+mod escalation;
+mod formula;
+mod history;
 mod jail;
+mod neighbours;
 mod net;
 mod persist;
+mod repeaters;
+mod siblings;
 mod tracker;
 mod window;
 
@@ -44,14 +60,16 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use self::bans::Bans;
 use self::command::later;
+use self::history::History;
 use self::jail::Jail;
 use self::net::{Key, canonical};
 use self::tracker::{Tally, Tracker};
@@ -59,6 +77,9 @@ use crate::types::{Ban, Decision, EVIDENCE_CAP, JailId, Offense, Timestamp, Unba
 
 pub use self::allowlist::Allowlist;
 pub use self::command::{Command, Covered, Refused, Reply, Unban};
+pub use self::escalation::{Escalation, Growth, LONGEST, Neighbours};
+pub use self::formula::{Formula, FormulaError, Values};
+pub use self::history::{Record, RecordChange};
 pub use self::jail::{JailStats, Policy};
 pub use self::persist::{Changed, Changes, Open};
 
@@ -75,11 +96,14 @@ pub struct Limits {
     /// Offenders tracked over all jails, at least 1. About 85 bytes each while no more than three offenses are
     /// remembered of it (measured by `benches/engine.rs`), and 8 to 16 more for each beyond.
     pub offenders: usize,
+    /// Records of repeaters over all jails, at least 1. About 65 bytes each. A jail that counts across jails has two of
+    /// each offender.
+    pub history: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { offenders: 200_000 }
+        Self { offenders: 200_000, history: 200_000 }
     }
 }
 
@@ -115,7 +139,16 @@ pub struct Engine {
     allowlist: Allowlist,
     tracker: Tracker,
     bans: Bans,
+    /// Bans that were found in the kernel and that nobody remembers.
+    found: HashSet<Key>,
     decisions: VecDeque<Decision>,
+    history: History,
+    /// What holds of records across jails, for the bans of jails that do not count so; `None` if none does.
+    across: Option<Arc<Escalation>>,
+    /// See [`Engine::set_seed`].
+    seed: u64,
+    /// The next changes of the history are all there is.
+    all_history: bool,
     /// The latest time that was told.
     clock: Timestamp,
 }
@@ -129,7 +162,12 @@ impl Engine {
             allowlist: Allowlist::default(),
             tracker: Tracker::new(limits.offenders),
             bans: Bans::new(),
+            found: HashSet::new(),
             decisions: VecDeque::new(),
+            history: History::new(limits.history),
+            across: None,
+            seed: 0,
+            all_history: false,
             clock: Timestamp::default(),
         }
     }
@@ -146,10 +184,12 @@ impl Engine {
         let Some(place) = self.jails.get_mut(at) else { return };
         let Some(jail) = place else {
             *place = Some(Box::new(Jail::new(policy)));
+            self.set_escalation(id);
             return;
         };
         let allowlist = policy.allowlist.clone();
         let before = jail.set_policy(policy).allowlist;
+        self.set_escalation(id);
         let Some(allowlist) = allowlist else { return };
         self.lift(UnbanReason::Reconfigured, now, |b| {
             b.jail == id
@@ -158,7 +198,8 @@ impl Engine {
         });
     }
 
-    /// Removes a jail with its counts and lifts its bans.
+    /// Removes a jail with its counts and lifts its bans. What is remembered of its repeaters stays for its time, so that
+    /// a jail that comes back knows them.
     pub fn remove_jail(&mut self, id: JailId, now: Timestamp) {
         self.expire(now);
         self.lift(UnbanReason::Reconfigured, now, |b| b.jail == id);
@@ -166,6 +207,7 @@ impl Engine {
         if let Some(place) = self.jails.get_mut(usize::from(id.0)) {
             *place = None;
         }
+        self.set_escalation(id);
     }
 
     /// Says who is never banned by any jail. Bans that hold somebody who was not on the list before are lifted; one
@@ -179,10 +221,25 @@ impl Engine {
     }
 
     /// Takes over a ban that the kernel already holds, at start; no decision comes of it. Of two bans of the same
-    /// network in the same jail the later end holds. Not taken (`false`) are bans of a jail that is unknown, and bans
+    /// network in the same jail the later end holds. It counts for escalation, unless it is noted already. Not taken (`false`) are bans of a jail that is unknown, and bans
     /// of those who are never banned: [`bans`](Self::bans) then lacks them, and the kernel is told to drop them.
     /// So set jails and allowlist first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
     pub fn adopt(&mut self, ban: Ban) -> bool {
+        let (id, offender) = (ban.jail, canonical(ban.offender));
+        let (since, until) = (ban.since, ban.until);
+        // What is held already counted when it was decided.
+        let known = self.bans.get(id, offender).is_some_and(|held| held.since == since);
+        let taken = self.take(ban);
+        if taken && known {
+            self.note_prolonged(id, offender, until);
+        } else if taken {
+            self.note(id, offender, since, until);
+        }
+        taken
+    }
+
+    /// Takes over a ban without counting it: its record is restored with it.
+    fn take(&mut self, ban: Ban) -> bool {
         let (id, offender) = (ban.jail, canonical(ban.offender));
         if self.allowed_by(id, offender).is_some() {
             return false;
@@ -219,6 +276,9 @@ impl Engine {
         }
         if self.bans.covers(o.jail, addr) {
             jail.stats.already_banned += 1;
+            if !self.found.is_empty() {
+                self.recognise(&o);
+            }
             return Verdict::AlreadyBanned;
         }
         let mut at = o.at;
@@ -235,14 +295,18 @@ impl Engine {
             }
             Tally::Count(count) => count,
         };
-        let (maxretry, bantime) = (jail.policy.maxretry, jail.policy.bantime);
+        let maxretry = jail.policy.maxretry;
         if let Some(id) = forgotten {
             self.forgot(id);
         }
         if count < maxretry {
             return Verdict::Counted { count };
         }
-        let until = bantime.until(at);
+        let (time, earlier) = self.lasts(o.jail, key.net(), at);
+        let until = time.until(at);
+        if let Some(jail) = self.jails.get_mut(usize::from(o.jail.0)).and_then(Option::as_mut) {
+            jail.stats.escalated += u64::from(earlier > 0);
+        }
         if let Some(end) = until.filter(|end| *end <= now) {
             self.tracker.begin_anew(key, end, now);
             if let Some(jail) = self.jails.get_mut(usize::from(o.jail.0)).and_then(Option::as_mut) {
@@ -250,10 +314,13 @@ impl Engine {
                 jail.stats.last_ban = Some(at);
                 jail.stats.too_old += 1;
             }
+            self.note(o.jail, key.net(), at, until);
+            self.widen(o.jail, key.net(), at, o.line, now);
             return Verdict::TooOld;
         }
         let evidence = o.line.get(..EVIDENCE_CAP).unwrap_or(o.line).into();
         self.begin(Ban { jail: o.jail, offender: key.net(), since: at, until, offenses: count, evidence });
+        self.widen(o.jail, key.net(), at, o.line, now);
         Verdict::Banned
     }
 
@@ -271,6 +338,7 @@ impl Engine {
     pub fn timeout(&mut self, now: Timestamp) {
         self.expire(now);
         self.tracker.sweep(now, SWEEP);
+        self.sweep_history(now, SWEEP);
     }
 
     /// The next decision, in the order in which they were made. Of the bans that ended before an input, the ends come
@@ -351,6 +419,7 @@ impl Engine {
 
     /// A new ban: into the table, to the kernel, and nothing is left to count.
     fn begin(&mut self, ban: Ban) {
+        self.note(ban.jail, ban.offender, ban.since, ban.until);
         self.tracker.remove(Key::of(ban.jail, ban.offender));
         if let Some(jail) = self.jails.get_mut(usize::from(ban.jail.0)).and_then(Option::as_mut) {
             jail.stats.bans_current += 1;
@@ -383,6 +452,7 @@ impl Engine {
     }
 
     fn ended(&mut self, ban: Ban, reason: UnbanReason, end: Timestamp, now: Timestamp) {
+        self.note_ended(&ban, reason, now);
         if let Some(jail) = self.jails.get_mut(usize::from(ban.jail.0)).and_then(Option::as_mut) {
             jail.stats.bans_current -= 1;
             // A wide network is no offender: nothing was counted for it.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::net::canonical;
 use super::tracker::LINGER;
-use super::{FUTURE_TOLERANCE, Policy, Refused, Verdict, window};
+use super::{Escalation, FUTURE_TOLERANCE, Policy, Record, Refused, Verdict, escalation, window};
 use crate::types::{Ban, BanTime, Decision, JailId, Timestamp, UnbanReason};
 
 /// What is known of one offender in one jail.
@@ -27,18 +27,23 @@ pub(super) struct Model {
     pub(super) bans: Vec<Ban>,
     pub(super) decisions: Vec<Decision>,
     history: Vec<History>,
+    /// Repeaters, in each jail and across all.
+    pub(super) noted: Vec<Record>,
+    seed: u64,
     /// Never forget anything: what the window would be with all memory in the world.
     total_recall: bool,
 }
 
 impl Model {
-    pub(super) fn new(total_recall: bool) -> Self {
+    pub(super) fn new(total_recall: bool, seed: u64) -> Self {
         Self {
             jails: BTreeMap::new(),
             allowlist: Vec::new(),
             bans: Vec::new(),
             decisions: Vec::new(),
             history: Vec::new(),
+            noted: Vec::new(),
+            seed,
             total_recall,
         }
     }
@@ -86,13 +91,124 @@ impl Model {
             return Verdict::Counted { count };
         }
         history.times.clear();
-        let until = policy.bantime.until(at);
+        let until = self.lasts(id, offender, at).until(at);
         if until.is_some_and(|end| end <= now) {
-            history.floor = until;
+            self.history_of(id, offender, now).floor = until;
+            self.note(id, offender, at, until);
+            self.widen(id, offender, at, now);
             return Verdict::TooOld;
         }
         self.begin(Ban { jail: id, offender, since: at, until, offenses: count, evidence: Box::default() });
+        self.widen(id, offender, at, now);
         Verdict::Banned
+    }
+
+    /// For how long a ban that begins at `since` is.
+    fn lasts(&self, id: JailId, net: IpNet, since: Timestamp) -> BanTime {
+        let policy = &self.jails[&id];
+        let Some(e) = &policy.escalation else { return policy.bantime };
+        let earlier = self.earlier((!e.across).then_some(id), net, since, e);
+        e.time(policy.bantime, earlier, escalation::chance(self.seed, net, since))
+    }
+
+    fn earlier(&self, scope: Option<JailId>, net: IpNet, since: Timestamp, e: &Escalation) -> u32 {
+        let Some(record) = self.record(scope, net) else { return 0 };
+        if since <= record.last {
+            return record.count - 1;
+        }
+        let Some(end) = record.last_end.filter(|end| *end < since) else { return record.count };
+        if since.since(end) > e.memory {
+            return 0;
+        }
+        let mut left = record.count;
+        let mut step = e.decay.map(|d| end.saturating_add(d));
+        while let Some(at) = step.filter(|at| *at <= since && left > 0) {
+            left -= 1;
+            step = e.decay.map(|d| at.saturating_add(d));
+        }
+        left
+    }
+
+    pub(super) fn record(&self, scope: Option<JailId>, net: IpNet) -> Option<Record> {
+        self.noted.iter().find(|r| (r.jail, r.offender) == (scope, net)).copied()
+    }
+
+    fn note(&mut self, id: JailId, net: IpNet, since: Timestamp, until: Option<Timestamp>) {
+        let of = |id: &JailId| self.jails.get(id)?.escalation.clone();
+        let own = of(&id);
+        let counts_across = self.jails.keys().filter_map(of).filter(|e| e.across);
+        let across = own.clone().filter(|e| e.across).or_else(|| counts_across.max_by_key(|e| e.memory));
+        for (scope, e) in [(Some(id), own), (None, across)] {
+            let Some(e) = e else { continue };
+            let count = self.earlier(scope, net, since, &e) + 1;
+            let never = Timestamp::from_millis(i64::MAX);
+            let end = until.unwrap_or(never);
+            match self.noted.iter_mut().find(|r| (r.jail, r.offender) == (scope, net)) {
+                Some(r) => {
+                    if since > r.last {
+                        (r.count, r.last) = (count, since);
+                    }
+                    let end = r.last_end.unwrap_or(never).max(end);
+                    r.last_end = Some(end).filter(|end| *end != never);
+                }
+                None => {
+                    self.noted.push(Record {
+                        jail: scope,
+                        offender: net,
+                        count,
+                        last: since,
+                        last_end: until,
+                    });
+                }
+            }
+        }
+    }
+
+    fn widen(&mut self, id: JailId, net: IpNet, at: Timestamp, now: Timestamp) {
+        let Some(n) = self.jails[&id].escalation.as_ref().and_then(|e| e.neighbours.clone()) else { return };
+        let from = at.saturating_sub(n.within);
+        let allowed = self.allowed(id);
+        let mut step = n.parent(net);
+        while let Some(prefix) = step {
+            step = n.parent(prefix);
+            let within = |r: &&Record| {
+                r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from && r.last <= at
+            };
+            let runs = self
+                .record(Some(id), prefix)
+                .is_some_and(|r| r.last < at && r.last_end.is_none_or(|end| at < end));
+            let banned = self.bans.iter().any(|b| (b.jail, b.offender) == (id, prefix));
+            let many = self.noted.iter().filter(within).count() >= n.after as usize;
+            if !many || runs || banned || allowed.iter().any(|a| overlap(*a, prefix)) {
+                continue;
+            }
+            let until = self.lasts(id, prefix, at).until(at);
+            if until.is_some_and(|end| end <= now) {
+                self.note(id, prefix, at, until);
+            } else {
+                let evidence = format!("{} neighbours banned, last: ", n.after).into_bytes().into();
+                self.begin(Ban { jail: id, offender: prefix, since: at, until, offenses: n.after, evidence });
+            }
+            return;
+        }
+    }
+
+    fn prolonged(&mut self, id: JailId, net: IpNet, until: Option<Timestamp>) {
+        let never = Timestamp::from_millis(i64::MAX);
+        for r in self.noted.iter_mut().filter(|r| r.offender == net && r.jail.is_none_or(|of| of == id)) {
+            let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+            r.last_end = Some(end).filter(|end| *end != never);
+        }
+    }
+
+    /// An address and its neighbours below it.
+    fn forget(&mut self, id: JailId, net: IpNet) {
+        let below = self.jails.get(&id).and_then(|p| p.escalation.as_ref()?.neighbours.clone());
+        self.noted.retain(|r| {
+            let child =
+                r.jail == Some(id) && below.as_ref().is_some_and(|n| n.parent(r.offender) == Some(net));
+            !child && (r.offender != net || r.jail.is_some_and(|of| of != id))
+        });
     }
 
     /// Why it would not ban.
@@ -119,7 +235,9 @@ impl Model {
     pub(super) fn ban(&mut self, id: JailId, net: IpNet, time: Option<BanTime>, now: Timestamp) {
         self.expire(now);
         let offender = canonical(net);
-        let until = time.unwrap_or_else(|| self.jails[&id].bantime).until(now);
+        let running = self.bans.iter().find(|b| b.jail == id && b.offender == offender);
+        let since = running.map_or(now, |b| b.since);
+        let until = time.unwrap_or_else(|| self.lasts(id, offender, since)).until(now);
         let Some(held) = self.bans.iter_mut().find(|b| b.jail == id && b.offender == offender) else {
             self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence: Box::default() });
             return;
@@ -128,6 +246,7 @@ impl Model {
         if until.unwrap_or(never) > held.until.unwrap_or(never) {
             held.until = until;
             self.decisions.push(Decision::Prolong(held.clone()));
+            self.prolonged(id, offender, until);
         }
     }
 
@@ -174,6 +293,12 @@ impl Model {
             return false;
         }
         let never = Timestamp::from_millis(i64::MAX);
+        let held = self.bans.iter().find(|b| b.jail == ban.jail && b.offender == ban.offender);
+        if held.is_some_and(|held| held.since == ban.since) {
+            self.prolonged(ban.jail, ban.offender, ban.until);
+        } else {
+            self.note(ban.jail, ban.offender, ban.since, ban.until);
+        }
         match self.bans.iter_mut().find(|b| b.jail == ban.jail && b.offender == ban.offender) {
             Some(held) if ban.until.unwrap_or(never) > held.until.unwrap_or(never) => *held = ban,
             Some(_) => {}
@@ -204,6 +329,16 @@ impl Model {
     fn end(&mut self, ban: &Ban, reason: UnbanReason, floor: Timestamp, now: Timestamp) {
         self.bans.retain(|b| b != ban);
         self.decisions.push(Decision::Unban(ban.clone(), reason));
+        match reason {
+            UnbanReason::Expired => {}
+            UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
+            UnbanReason::Reconfigured => {
+                let of = |r: &&mut Record| (r.jail, r.offender) == (Some(ban.jail), ban.offender);
+                for r in self.noted.iter_mut().filter(of) {
+                    r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));
+                }
+            }
+        }
         let len = ban.offender.prefix_len();
         let single = len == ban.offender.max_prefix_len();
         if single || (ban.offender.addr().is_ipv6() && len == self.jails[&ban.jail].ipv6_prefix) {
@@ -216,6 +351,7 @@ impl Model {
 
     fn begin(&mut self, ban: Ban) {
         self.history.retain(|h| (h.jail, h.offender) != (ban.jail, ban.offender));
+        self.note(ban.jail, ban.offender, ban.since, ban.until);
         self.decisions.push(Decision::Ban(ban.clone()));
         self.bans.push(ban);
     }

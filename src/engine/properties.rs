@@ -37,6 +37,7 @@ const NETS: [&str; 10] = [
     "::/0",
 ];
 const JAILS: [JailId; 2] = [JailId(0), JailId(3)];
+const SEED: u64 = 7;
 
 #[derive(Clone, Debug)]
 enum Act {
@@ -82,10 +83,43 @@ fn any_policy() -> impl Strategy<Value = Policy> {
     ];
     let prefix = prop_oneof![4 => Just(64u8), 1 => Just(60), 1 => Just(128)];
     let allowlist = prop::option::weighted(0.2, some_nets());
-    (1u32..6, 0u64..12, bantime, prefix, allowlist).prop_map(
-        |(maxretry, findtime, bantime, ipv6_prefix, allowlist)| {
+    let escalation = prop::option::of(any_escalation().prop_map(Arc::new));
+    (1u32..6, 0u64..12, bantime, prefix, allowlist, escalation).prop_map(
+        |(maxretry, findtime, bantime, ipv6_prefix, allowlist, escalation)| {
             let allowlist = allowlist.map(|nets| Arc::new(nets.iter().map(|n| net(NETS[*n])).collect()));
-            Policy { maxretry, findtime: Duration::from_secs(findtime), bantime, ipv6_prefix, allowlist }
+            Policy {
+                maxretry,
+                findtime: Duration::from_secs(findtime),
+                bantime,
+                escalation,
+                ipv6_prefix,
+                allowlist,
+            }
+        },
+    )
+}
+
+/// All that may be configured, in times as short as the others here.
+fn any_escalation() -> impl Strategy<Value = Escalation> {
+    let growth = prop_oneof![
+        Just(Growth::Doubling),
+        prop::collection::vec(0.5f64..4.0, 1..4).prop_map(|all| Growth::Multipliers(all.into())),
+        Just(Growth::Formula(Formula::parse("time * (count + 1) * factor").unwrap())),
+    ];
+    let seconds = |range: std::ops::Range<u64>| range.prop_map(Duration::from_secs);
+    let neighbours =
+        (2u32..4, 0u64..=100, prop_oneof![Just(None), Just(Some(24)), Just(Some(30))], 0usize..4);
+    let neighbours = prop::option::weighted(0.7, neighbours);
+    let max = prop::option::of(seconds(1..100));
+    let decay = prop::option::of(seconds(1..20));
+    (growth, 0.5f64..2.0, max, seconds(0..10), any::<bool>(), seconds(1..200), decay, neighbours).prop_map(
+        |(growth, factor, max, jitter, across, memory, decay, neighbours)| {
+            let ladders: [&[u8]; 4] = [&[], &[64, 60], &[60], &[127, 64, 60, 56]];
+            let neighbours = neighbours.map(|(after, percent, ipv4, ladder)| {
+                let within = memory * u32::try_from(percent).unwrap() / 100;
+                Neighbours { after, within, ipv6: ladders[ladder].into(), ipv4 }
+            });
+            Escalation { growth, factor, max, jitter, across, memory, decay, neighbours }
         },
     )
 }
@@ -146,10 +180,11 @@ impl Pair {
     fn new(policies: [Policy; 2], total_recall: bool) -> Self {
         let mut pair = Self {
             engine: Engine::new(Limits::default()),
-            model: Model::new(total_recall),
+            model: Model::new(total_recall, SEED),
             now: START,
             verdicts: Vec::new(),
         };
+        pair.engine.set_seed(SEED);
         for (id, policy) in JAILS.into_iter().zip(policies) {
             pair.engine.set_jail(id, policy.clone(), pair.now);
             pair.model.set_jail(id, policy, pair.now);
@@ -269,6 +304,12 @@ impl Pair {
         for ban in &bans {
             assert_eq!(self.engine.ban(ban.jail, ban.offender), Some(ban));
         }
+        for id in JAILS {
+            for record in NETS.iter().filter_map(|n| self.engine.record(id, net(n))) {
+                assert_eq!(Some(record), self.model.record(record.jail, record.offender));
+            }
+        }
+        assert_eq!(self.engine.remembered(), self.model.noted.len());
         assert_eq!(self.engine.poll_timeout(), bans.iter().filter_map(|b| b.until).min());
         for id in JAILS {
             let stats = self.engine.stats(id, self.now);

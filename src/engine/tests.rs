@@ -494,7 +494,7 @@ fn evidence_is_cut() {
 /// A flood of addresses, each new: bounded, counted, and the last of them are the ones remembered.
 #[test]
 fn a_flood_of_addresses_is_bounded() {
-    let mut e = Engine::new(Limits { offenders: 1000 });
+    let mut e = Engine::new(Limits { offenders: 1000, ..Limits::default() });
     e.set_jail(JAIL, policy(2, 600, 600), at(0.0));
     for n in 0..10_000u32 {
         let offender = IpAddr::from(std::net::Ipv4Addr::from_bits(0x0b00_0000 + n));

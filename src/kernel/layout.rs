@@ -15,7 +15,7 @@ use crate::types::JailId;
 /// Everything the table's shape depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// Prefix lengths under 128 that jails ban IPv6 offenders by.
+    /// Prefix lengths under 128 that jails ban IPv6 offenders by, one by one or as many of one prefix.
     pub prefixes: BTreeSet<u8>,
     /// The scopes; the first is all traffic.
     pub scopes: Vec<Scope>,
@@ -125,6 +125,13 @@ impl Layout {
         layout
     }
 
+    /// The same with hash sets for IPv6 networks of these lengths, too.
+    #[must_use]
+    pub fn with_prefixes(mut self, lengths: impl IntoIterator<Item = u8>) -> Self {
+        self.prefixes.extend(lengths.into_iter().filter(|length| *length < 128));
+        self
+    }
+
     /// All sets, in the order they are made.
     pub fn sets(&self) -> impl Iterator<Item = SetId> {
         (0..self.scopes.len()).flat_map(|scope| self.kinds().map(move |kind| SetId { scope, kind }))
@@ -196,6 +203,15 @@ mod tests {
         assert_eq!(name(ALL, "2001:db8::/48"), "nets6");
         assert_eq!(name(SSH, "192.0.2.1/32"), "ports_my-ssh_banned4");
         assert_eq!(name(SSH, "2001:db8::/56"), "ports_my-ssh_banned6_56");
+    }
+
+    #[test]
+    fn prefixes_that_neighbours_lead_to_have_hash_sets() {
+        let layout = layout().with_prefixes([64, 48, 128]);
+        assert_eq!(layout.prefixes, [48, 56, 64].into());
+        let place = |net: &str| layout.place(SSH, net.parse().unwrap()).map(|set| set.kind);
+        assert_eq!(place("2001:db8::/48"), Some(Kind::Prefix6(48)));
+        assert_eq!(place("2001:db8::/52"), Some(Kind::Nets6));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::{Changes, Open};
+use crate::engine::{Changes, Open, Record};
 use crate::follow::Mark;
 use crate::types::{Ban, Timestamp};
 
@@ -30,6 +30,8 @@ pub struct Loaded {
     pub bans: Vec<Ban>,
     /// Open counts, those heard from last at the end.
     pub windows: Vec<Open>,
+    /// What is remembered of repeaters.
+    pub history: Vec<Record>,
     /// How far files were read.
     pub files: Vec<Mark>,
     /// Where other sources were.

@@ -65,14 +65,12 @@ impl OpenError {
 /// Whether the error means that the file's content cannot be relied on.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
-        rusqlite::Error::SqliteFailure(failure, text) => match failure.code {
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => true,
-            // Tables that are missing, or lack columns.
-            ErrorCode::Unknown => {
-                text.as_deref().is_some_and(|t| t.starts_with("no such") || t.contains("has no column"))
-            }
-            _ => false,
-        },
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            // A plain "error": our statements are in order, so tables are missing, or lack columns.
+            let missing = failure.extended_code == rusqlite::ffi::SQLITE_ERROR;
+            missing || matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        }
+        rusqlite::Error::SqlInputError { .. } => true,
         // A value of another type than the schema says.
         rusqlite::Error::InvalidColumnType(..)
         | rusqlite::Error::FromSqlConversionFailure(..)

@@ -17,6 +17,10 @@ const STEPS: [&str; 1] = ["
     CREATE TABLE windows (
         jail INTEGER NOT NULL, offender BLOB NOT NULL, heard INTEGER NOT NULL, floor INTEGER, times BLOB NOT NULL,
         PRIMARY KEY (jail, offender)) WITHOUT ROWID;
+    -- Repeaters: bans so far, when the last one began, and when it ended or will. Jail 0 stands for all jails.
+    CREATE TABLE history (
+        jail INTEGER NOT NULL, offender BLOB NOT NULL, count INTEGER NOT NULL, last INTEGER NOT NULL, last_end INTEGER,
+        PRIMARY KEY (jail, offender)) WITHOUT ROWID;
     -- How far files were read. dev, inode and offset are the bits of unsigned numbers.
     CREATE TABLE files (
         dev INTEGER NOT NULL, inode INTEGER NOT NULL, path BLOB NOT NULL, offset INTEGER NOT NULL, head BLOB NOT NULL,

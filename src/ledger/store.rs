@@ -12,10 +12,15 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::checkpoint::{Checkpoint, Loaded};
 use super::file::{self, OpenError};
-use crate::engine::{Changed, Open};
+use crate::engine::{Changed, Changes, Open, Record, RecordChange};
 use crate::follow::{Inside, Mark, Position};
 use crate::types::{Ban, JailId, Timestamp};
 
+/// Stands for all jails in the history.
+const ACROSS: i64 = 0;
+/// What is remembered of the repeaters of a jail that is gone is kept for so long after their last ban: 30 days, in
+/// milliseconds.
+const PATIENCE: i64 = 30 * 86_400_000;
 /// The most prepared statements that are kept: all there are.
 const STATEMENTS: usize = 32;
 /// Free pages that stay in the file; it will want them again. 4 KiB each.
@@ -87,6 +92,22 @@ impl Store {
                 times: times.iter().map(|bytes| time(i64::from_le_bytes(*bytes))).collect(),
             });
         }
+        let mut history =
+            self.connection.prepare("SELECT jail, offender, count, last, last_end FROM history")?;
+        let mut rows = history.query([])?;
+        while let Some(row) = rows.next()? {
+            let of: i64 = row.get(0)?;
+            let jail = if of == ACROSS { Some(None) } else { known(of).map(Some) };
+            // What is remembered of a jail that is gone waits for it to come back, for a while.
+            let Some((jail, offender)) = jail.zip(offender(row.get_ref(1)?.as_blob()?)) else { continue };
+            loaded.history.push(Record {
+                jail,
+                offender,
+                count: row.get(2)?,
+                last: time(row.get(3)?),
+                last_end: row.get::<_, Option<i64>>(4)?.map(time),
+            });
+        }
         let mut files =
             self.connection.prepare("SELECT dev, inode, path, offset, head, inside, tail FROM files")?;
         loaded.files = files.query_map([], mark)?.collect::<Result<_, _>>()?;
@@ -113,19 +134,27 @@ impl Store {
         Ok(seed.cast_unsigned())
     }
 
-    /// Drops what belongs to none of these jails, and jails that nothing belongs to. How many rows.
+    /// Drops what belongs to none of these jails (their repeaters only after a month), and jails that nothing belongs to.
+    /// How many rows.
     ///
     /// # Errors
     /// As SQLite says.
-    pub fn forget_strangers(&mut self, jails: &[String]) -> rusqlite::Result<usize> {
+    pub fn forget_strangers(&mut self, jails: &[String], now: Timestamp) -> rusqlite::Result<usize> {
         let transaction = self.connection.transaction()?;
         let ids = jail_ids(&transaction, jails)?;
-        let list = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        let list = ids.iter().chain([&ACROSS]).map(i64::to_string).collect::<Vec<_>>().join(",");
         let mut rows = 0;
         for table in ["bans", "windows"] {
             rows += transaction.execute(&format!("DELETE FROM {table} WHERE jail NOT IN ({list})"), [])?;
         }
-        transaction.execute(&format!("DELETE FROM jails WHERE id NOT IN ({list})"), [])?;
+        rows += transaction.execute(
+            &format!("DELETE FROM history WHERE jail NOT IN ({list}) AND coalesce(last_end, last) < ?1"),
+            [now.as_millis().saturating_sub(PATIENCE)],
+        )?;
+        transaction.execute(
+            &format!("DELETE FROM jails WHERE id NOT IN ({list}) AND id NOT IN (SELECT jail FROM history)"),
+            [],
+        )?;
         transaction.commit()?;
         Ok(rows)
     }
@@ -142,6 +171,7 @@ impl Store {
         let writing = Writing { transaction: &transaction, jails: &self.jails };
         writing.bans(&checkpoint.changes.bans)?;
         writing.windows(&checkpoint.changes.windows)?;
+        writing.history(&checkpoint.changes)?;
         writing.sources(checkpoint)?;
         let committed = transaction.commit();
         if committed.is_err() {
@@ -246,6 +276,36 @@ impl Writing<'_> {
                 open.floor.map(Timestamp::as_millis),
                 &times[..],
             ])?;
+        }
+        Ok(())
+    }
+
+    fn history(&self, changes: &Changes) -> rusqlite::Result<()> {
+        if changes.all_history {
+            self.transaction.execute("DELETE FROM history", [])?;
+        }
+        let of = |jail: Option<JailId>| jail.map_or(Some(ACROSS), |id| self.jail(id));
+        let mut delete =
+            self.transaction.prepare_cached("DELETE FROM history WHERE jail = ?1 AND offender = ?2")?;
+        let mut insert = self.transaction.prepare_cached(
+            "INSERT OR REPLACE INTO history (jail, offender, count, last, last_end) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
+        for change in &changes.history {
+            match change {
+                RecordChange::Forgotten { jail, offender } => {
+                    delete.execute(params![of(*jail), bytes(*offender).as_slice()])?;
+                }
+                RecordChange::Noted(record) => {
+                    let Some(jail) = of(record.jail) else { continue };
+                    insert.execute(params![
+                        jail,
+                        bytes(record.offender).as_slice(),
+                        record.count,
+                        record.last.as_millis(),
+                        record.last_end.map(Timestamp::as_millis),
+                    ])?;
+                }
+            }
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::engine::{Changed, Changes, Open};
+use crate::engine::{Changed, Changes, Open, Record, RecordChange};
 use crate::follow::{Inside, Mark, Position};
 use crate::ledger::{Checkpoint, Ledger, Loaded, Outcome, Store};
 use crate::types::{Ban, JailId, Timestamp};
@@ -36,6 +36,16 @@ fn open(jail: u16, offender: &str, heard: i64) -> Open {
     }
 }
 
+fn record(jail: Option<u16>, end: Option<i64>) -> Record {
+    Record {
+        jail: jail.map(JailId),
+        offender: "2001:db8::/56".parse().unwrap(),
+        count: u32::MAX,
+        last: time(6),
+        last_end: end.map(time),
+    }
+}
+
 fn mark(inode: u64, offset: u64) -> Mark {
     Mark {
         path: "/var/log/\u{fc}.log".into(),
@@ -53,7 +63,7 @@ fn nothing() -> Checkpoint {
     Checkpoint {
         at: time(9),
         jails: vec!["a".to_owned(), "b".to_owned()],
-        changes: Changes { bans: none(), windows: none() },
+        changes: Changes { bans: none(), windows: none(), history: Vec::new(), all_history: false },
         all_sources: false,
         files: Vec::new(),
         cursors: Vec::new(),
@@ -64,6 +74,8 @@ fn something() -> Checkpoint {
     let mut checkpoint = nothing();
     checkpoint.changes.bans.now = vec![ban(0, "192.0.2.1/32"), ban(1, "2001:db8::/64")];
     checkpoint.changes.windows.now = vec![open(0, "192.0.2.2/32", 4), open(1, "192.0.2.2/32", 1)];
+    checkpoint.changes.history =
+        vec![RecordChange::Noted(record(None, None)), RecordChange::Noted(record(Some(1), Some(77)))];
     checkpoint.files = vec![((u64::MAX, 1), Some(mark(1, u64::MAX))), ((u64::MAX, 2), Some(mark(2, 0)))];
     checkpoint.cursors = vec![("journal:x".to_owned(), Some("s=1".to_owned()))];
     checkpoint
@@ -100,6 +112,7 @@ fn what_was_written_is_read() {
     assert_eq!(bans, [renumbered(ban(1, "2001:db8::/64")), renumbered(ban(0, "192.0.2.1/32"))]);
     // Who was heard from last comes last.
     assert_eq!(loaded.windows, [open(0, "192.0.2.2/32", 1), open(1, "192.0.2.2/32", 4)]);
+    assert_eq!(loaded.history, [record(None, None), record(Some(0), Some(77))]);
     assert_eq!(loaded.files, [mark(1, u64::MAX), mark(2, 0)]);
     assert_eq!(loaded.cursors["journal:x"], "s=1");
     assert_eq!(loaded.strangers, 0);
@@ -114,6 +127,8 @@ fn changes_go_by_gone_first() {
     let key = (JailId(0), "192.0.2.1/32".parse().unwrap());
     next.changes.bans.gone = vec![key, (JailId(1), "2001:db8::/64".parse().unwrap())];
     next.changes.bans.now = vec![Ban { offenses: 99, ..ban(0, "192.0.2.1/32") }];
+    let offender = record(None, None).offender;
+    next.changes.history = vec![RecordChange::Forgotten { jail: None, offender }];
     next.files = vec![((u64::MAX, 1), None)];
     next.cursors = vec![("journal:x".to_owned(), None)];
     write(state.path(), &next);
@@ -121,6 +136,7 @@ fn changes_go_by_gone_first() {
     assert_eq!(loaded.bans.iter().map(|ban| ban.offenses).collect::<Vec<_>>(), [99]);
     assert_eq!((loaded.files, loaded.cursors.len()), (vec![mark(2, 0)], 0));
     assert_eq!(loaded.windows.len(), 2);
+    assert_eq!(loaded.history, [record(Some(0), Some(77))]);
 
     let mut everything = nothing();
     (everything.changes.bans.all, everything.changes.windows.all, everything.all_sources) =
@@ -138,9 +154,13 @@ fn what_belongs_to_no_jail_is_left_out_and_dropped() {
     let only_b = |name: &str| (name == "b").then_some(JailId(0));
     let (mut store, loaded) = Store::open(state.path(), &only_b).unwrap();
     assert_eq!((loaded.bans.len(), loaded.windows.len(), loaded.strangers), (1, 1, 2));
-    assert_eq!(store.forget_strangers(&["b".to_owned()]).unwrap(), 2);
+    assert_eq!(store.forget_strangers(&["b".to_owned()], time(0)).unwrap(), 2);
+    // What is known of repeaters stays for a while, should the jail come back.
+    assert_eq!(store.forget_strangers(&[], time(0)).unwrap(), 2);
+    assert_eq!(store.forget_strangers(&[], time(40 * 86_400_000)).unwrap(), 1);
     store.close();
-    assert_eq!(read(state.path()).bans.len(), 1);
+    let loaded = read(state.path());
+    assert_eq!((loaded.bans.len(), loaded.history), (0, vec![record(None, None)]));
 }
 
 #[test]
@@ -233,6 +253,18 @@ fn what_is_no_database_is_set_aside_and_only_two_are_kept() {
     let names =
         fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.contains("damaged")).count(), 2);
+}
+
+#[test]
+fn tables_that_are_missing_are_damage() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let connection = rusqlite::Connection::open(state.path().join(NAME)).unwrap();
+    connection.execute_batch("DROP TABLE windows").unwrap();
+    drop(connection);
+    let (_, problem, outcome) = through(state.path(), everything());
+    assert!(problem.unwrap().contains("set aside as"));
+    assert!(matches!(outcome, Outcome::Written(_)));
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Ledger {
         let mut writer = Writer {
             state: state.to_owned(),
             store,
-            strangers: (loaded.strangers > 0).then(|| jails.to_vec()),
+            strangers: Some(jails.to_vec()),
             tidied: Instant::now(),
             size: Size::default(),
         };
@@ -144,7 +144,7 @@ impl Writer {
         if let Some(jails) = self.strangers.take()
             && written.is_ok()
         {
-            written = store.forget_strangers(&jails).map(drop);
+            written = store.forget_strangers(&jails, checkpoint.at).map(drop);
         }
         let tidy = self.tidied.elapsed() >= TIDY || self.size.bytes == 0;
         if written.is_ok() && tidy {

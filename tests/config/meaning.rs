@@ -44,7 +44,7 @@ filters: { mine: { failregex: ['^a <HOST>$', '^b <HOST>$'], ignoreregex: c, time
 backend: nft
 headers: { names: [True-Client-IP, true-client-ip, X-Real-IP], action: drop, matcher: off, max_rules: 7, proxy_protocol: no }
 paths: { state: /s, control: /c/s }
-limits: { offenders: 1000, line: 4096 }
+limits: { offenders: 1000, history: 500, line: 4096 }
 leaks: { grace: 1m }
 log: { level: debug, format: json }
 ";
@@ -61,7 +61,7 @@ log: { level: debug, format: json }
     };
     assert_eq!(config.headers, headers);
     assert_eq!(config.paths, Paths { state: "/s".into(), control: "/c/s".into() });
-    assert_eq!(config.limits, Limits { offenders: 1000, line: 4096 });
+    assert_eq!(config.limits, Limits { offenders: 1000, history: 500, line: 4096 });
     assert_eq!(config.leaks, Leaks { grace: Duration::from_secs(60) });
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(config.warnings, []);
@@ -80,6 +80,7 @@ log: { level: debug, format: json }
         maxretry: 3,
         findtime: Duration::from_secs(3600),
         bantime: BanTime::Permanent,
+        escalation: None,
         ipv6_prefix: 56,
         ignoreip: vec![AllowEntry::Net("198.51.100.0/24".parse().unwrap())],
         ports: vec![22, 443, 8000, 8001, 8002],

@@ -18,6 +18,7 @@ mod nginx;
 mod packets;
 mod parts;
 mod read_back;
+mod reload;
 mod robust;
 mod syslog;
 mod verify;

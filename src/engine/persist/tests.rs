@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{Command, Limits, Policy, Unban};
+use crate::engine::{Command, Escalation, Growth, Limits, Policy, Record, RecordChange, Unban};
 use crate::types::{BanTime, Decision, Offense};
 
 const START: i64 = 1_800_000_000_000;
@@ -57,18 +58,31 @@ fn any_act() -> impl Strategy<Value = Act> {
 struct Mirror {
     bans: BTreeMap<(JailId, IpNet), Ban>,
     windows: BTreeMap<(JailId, IpNet), Open>,
+    history: BTreeMap<(Option<JailId>, IpNet), Record>,
 }
 
 impl Mirror {
     fn take(&mut self, changes: Changes) {
         apply(&mut self.bans, changes.bans, |ban| (ban.jail, ban.offender));
         apply(&mut self.windows, changes.windows, |open| (open.jail, open.offender));
+        if changes.all_history {
+            self.history.clear();
+        }
+        for change in changes.history {
+            match change {
+                RecordChange::Forgotten { jail, offender } => drop(self.history.remove(&(jail, offender))),
+                RecordChange::Noted(record) => {
+                    self.history.insert((record.jail, record.offender), record);
+                }
+            }
+        }
     }
 
     fn restore(&self, policies: &[Policy; 2], now: Timestamp) -> Engine {
         let mut engine = engine(policies, now);
         let mut windows: Vec<Open> = self.windows.values().cloned().collect();
         windows.sort_by_key(|open| open.heard);
+        engine.restore_history(self.history.values().copied());
         assert!(engine.restore(self.bans.values().cloned(), windows, now).is_empty());
         engine.is_known();
         engine
@@ -131,8 +145,21 @@ fn any_policy() -> impl Strategy<Value = Policy> {
         8 => (1u64..40_000).prop_map(|ms| BanTime::For(Duration::from_millis(ms))),
         1 => Just(BanTime::Permanent),
     ];
-    (1u32..6, 0u64..12, bantime, prop_oneof![Just(64u8), Just(128)]).prop_map(
-        |(maxretry, findtime, bantime, ipv6_prefix)| Policy {
+    let escalation =
+        prop::option::of((any::<bool>(), 0u64..5, prop::option::of(1u64..30))).prop_map(|grows| {
+            grows.map(|(across, jitter, decay)| {
+                Arc::new(Escalation {
+                    growth: Growth::Multipliers([1.0, 2.0, 5.0].into()),
+                    across,
+                    jitter: Duration::from_secs(jitter),
+                    decay: decay.map(Duration::from_secs),
+                    ..Escalation::default()
+                })
+            })
+        });
+    (1u32..6, 0u64..12, bantime, prop_oneof![Just(64u8), Just(128)], escalation).prop_map(
+        |(maxretry, findtime, bantime, ipv6_prefix, escalation)| Policy {
+            escalation,
             maxretry,
             findtime: Duration::from_secs(findtime),
             bantime,
