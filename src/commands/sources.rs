@@ -98,6 +98,11 @@ mod tests {
         let mut out = String::new();
         super::render(&mut out, &jail).unwrap();
         insta::assert_snapshot!(out, @r"
+        journal   _SYSTEMD_UNIT=ssh.service: 7 entries, last of 2026-01-01T00:00:00Z, 1 too long, 2 restarts of journalctl
+        journal   A=�: 0 entries: there is no journalctl
+        docker    web (0123456789ab): logs by local, stopped: it cannot be followed
+        docker    label=a: no such container yet
+        listen    udp://127.0.0.1:5514: 9 messages, 3 lost (they came too fast)
         ");
     }
 }
