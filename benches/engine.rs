@@ -159,6 +159,7 @@ fn ban(n: u32, evidence: usize) -> Ban {
         until: Some(later(start(), u64::from(n.wrapping_mul(40_503) % 600_000 + 1))),
         offenses: 15,
         evidence: vec![b'x'; evidence].into(),
+        forced: false,
     }
 }
 

@@ -46,6 +46,9 @@ pub struct ConfigArg {
 pub enum Command {
     /// Run the agent in the foreground
     Run {
+        /// Decide and tell everything, enforce nothing
+        #[arg(long)]
+        observe: bool,
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,

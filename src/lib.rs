@@ -11,6 +11,7 @@ pub mod types;
 pub mod config;
 
 pub mod follow;
+pub mod source;
 
 pub mod filter;
 

@@ -128,6 +128,8 @@ pub struct Ban {
     pub offenses: u32,
     /// The deciding line (cut to [`EVIDENCE_CAP`] bytes), or the reason given by hand.
     pub evidence: Evidence,
+    /// It was ordered in spite of whom it hits; it is not lifted because of them, and not refused when it is taken over.
+    pub forced: bool,
 }
 
 /// At most so many bytes of the deciding line are kept with a ban: 100,000 bans then take 35 MB in all.
@@ -156,18 +158,21 @@ pub enum UnbanReason {
     Lifted,
     /// The configuration now allows the address, or its jail is gone.
     Reconfigured,
+    /// The address must not be banned any more: somebody has logged in from there, or it is now the host's own.
+    Protected,
     /// There were too many bans, and it would have ended first.
     MadeRoom,
 }
 
 impl UnbanReason {
-    /// The word for it in the log: `expired`, `lifted`, `reconfigured` or `made room`.
+    /// The word for it in the log: `expired`, `lifted`, `reconfigured`, `protected` or `made room`.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Expired => "expired",
             Self::Lifted => "lifted",
             Self::Reconfigured => "reconfigured",
+            Self::Protected => "protected",
             Self::MadeRoom => "made room",
         }
     }

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use stockade::config::{Config, Shipped};
 
+#[path = "config/escalation.rs"]
+mod escalation;
 #[path = "config/files.rs"]
 mod files;
 #[path = "config/meaning.rs"]
@@ -70,9 +72,11 @@ judge! {
     aliases "aliases.yaml",
     doubtful "doubtful.yaml",
     duplicates "duplicates.yaml",
+    escalation "escalation.yaml",
     filters "filters.yaml",
     jails "jails.yaml",
     oddities "oddities.yaml",
+    sources "sources.yaml",
     unknown_keys "unknown-keys.yaml",
     values "values.yaml",
 }
@@ -86,6 +90,13 @@ const KEYS: &[&str] = &[
     "defaults",
     "jails",
     "filters",
+    "journal",
+    "directory",
+    "docker",
+    "root",
+    "syslog",
+    "senders",
+    "mode",
     "backend",
     "headers",
     "paths",
@@ -96,11 +107,28 @@ const KEYS: &[&str] = &[
     "enabled",
     "filter",
     "logpath",
+    "listen",
+    "render",
     "from",
     "maxretry",
     "findtime",
     "bantime",
     "ipv6_prefix",
+    "escalation",
+    "multipliers",
+    "formula",
+    "factor",
+    "max",
+    "jitter",
+    "across",
+    "memory",
+    "decay",
+    "neighbours",
+    "after",
+    "within",
+    "ipv6",
+    "ipv4",
+    "history",
     "ports",
     "timezone",
     "names",
@@ -158,6 +186,7 @@ fn the_packaged_configuration_has_no_mistake_and_says_the_defaults() {
         (&silent.paths, &silent.limits, &silent.leaks, &silent.log)
     );
     assert_eq!((packaged.backend, &packaged.headers), (silent.backend, &silent.headers));
+    assert_eq!(packaged.sources, silent.sources);
     let defaults = DEFAULT_CONFIG.split("jails:").next().unwrap();
     let stated = parse(&format!("{defaults}\njails: {{ npm-404: {{ logpath: /a }} }}"));
     assert_eq!(stated.jails, silent.jails);

@@ -17,10 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// `stockade ping`.
 ///
 /// # Errors
-/// When no agent answers.
+/// When no agent answers, or one that does not enforce (yet).
 pub(super) fn ping(config: &Path) -> Result<()> {
-    ask(config, &Request::Ping)?;
-    print("pong")
+    print(text(&ask(config, &Request::Ping)?))
 }
 
 /// `stockade reload`.
@@ -73,6 +72,9 @@ pub(super) fn ban(config: &Path, request: Request, json: bool) -> Result<()> {
     }
     for ban in done["banned"].as_array().into_iter().flatten() {
         print(&format!("banned {} until {}", text(&ban["offender"]), until(&ban["until"])))?;
+    }
+    for note in done["notes"].as_array().into_iter().flatten() {
+        eprintln!("stockade: note: {}", text(note));
     }
     if let Some(n) = done["unchanged"].as_u64().filter(|n| *n > 0) {
         eprintln!("stockade: {n} banned already for as long or longer: unban first to shorten a ban");
@@ -128,7 +130,7 @@ pub(super) fn bans(config: &Path, jail: Option<String>, json: bool) -> Result<()
     for ban in rows {
         table.push([
             text(&ban["offender"]).to_owned(),
-            text(&ban["jail"]).to_owned(),
+            format!("{}{}", text(&ban["jail"]), if ban["observed"] == true { " (observed)" } else { "" }),
             text(&ban["since"]).to_owned(),
             until(&ban["until"]).to_owned(),
             ban["offenses"].to_string(),

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -9,11 +10,12 @@ use super::test::offender;
 use super::{Failure, load, print};
 use crate::cli::exit;
 use crate::clock;
+use crate::config::duration::{Shown, ShownBanTime};
 use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::{policy, printable, shown};
-use crate::engine::{Engine, Limits, Verdict};
+use crate::engine::{Engine, Escalation, Limits, Verdict};
 use crate::filter::Outcome;
-use crate::types::{Offense, Timestamp};
+use crate::types::{BanTime, Offense, Timestamp};
 
 /// Explains `line` (`-`: the first line of standard input) for each jail, or for the one called `only`.
 pub(super) fn run(config: &Path, line: &str, only: Option<&str>) -> Result<()> {
@@ -33,7 +35,7 @@ pub(super) fn run(config: &Path, line: &str, only: Option<&str>) -> Result<()> {
     if chosen.is_empty() {
         let what = only
             .map_or_else(|| "no jail is configured".to_owned(), |name| format!("there is no jail {name:?}"));
-        bail!(Failure::new(exit::USAGE, what));
+        bail!(Failure::new(if only.is_some() { exit::NO } else { exit::USAGE }, what));
     }
     let mut engine = Engine::new(Limits::default());
     engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());
@@ -80,11 +82,27 @@ fn explain(jails: &Jails, ready: &Ready, engine: &mut Engine, line: &[u8]) -> Re
     let at = seen.at.unwrap_or(now);
     let told = match engine.offense(Offense { jail: ready.id, offender: address, at, line }, at) {
         Verdict::Allowlisted => format!("none: {address} is never banned (see ignoreip)"),
+        Verdict::Refused => format!("none: {address} must not be banned at the moment"),
         Verdict::Banned => "ban at once".to_owned(),
         _ => {
             let banned = engine.offender(ready.id, address).map_or_else(|| address.to_string(), shown);
             format!("one of the {} offenses that ban {banned}", ready.policy.maxretry)
         }
     };
-    say("decision", &told)
+    say("decision", &told)?;
+    match &ready.policy.escalation {
+        Some(escalation) => say("repeaters", &lengths(escalation, ready.policy.bantime)),
+        None => Ok(()),
+    }
+}
+
+/// How long the first bans of an offender are: `1h, then 5h, 1d6h, ... (and up to 34m of jitter)`.
+fn lengths(escalation: &Escalation, bantime: BanTime) -> String {
+    let length = |earlier| ShownBanTime(escalation.time(bantime, earlier, 0)).to_string();
+    let later: Vec<String> = (1..=5).map(length).collect();
+    let jitter = match escalation.jitter {
+        Duration::ZERO => String::new(),
+        jitter => format!(" (and up to {} of jitter)", Shown(jitter)),
+    };
+    format!("banned for {}, then {}, ...{jitter}", length(0), later.join(", "))
 }

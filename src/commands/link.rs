@@ -131,6 +131,11 @@ impl Links {
     /// Gives an interface an address, and none of the network around it. Nobody is asked whether it is in use already,
     /// which for IPv6 would take a second.
     pub(super) fn add_address(&self, index: u32, address: IpAddr) -> Result<()> {
+        self.add_network(index, address, if address.is_ipv4() { 32 } else { 128 })
+    }
+
+    /// The same with the network around it, of so many bits. All of a loopback interface's network is this host.
+    pub(super) fn add_network(&self, index: u32, address: IpAddr, length: u8) -> Result<()> {
         let mut attributes = RtBuffer::new();
         attributes.push(
             RtattrBuilder::default()
@@ -140,7 +145,7 @@ impl Links {
         );
         let message = IfaddrmsgBuilder::default()
             .ifa_family(family(address))
-            .ifa_prefixlen(if address.is_ipv4() { 32 } else { 128 })
+            .ifa_prefixlen(length)
             .ifa_flags(IfaF::NODAD)
             .ifa_scope(RtScope::Universe)
             .ifa_index(index)

@@ -7,6 +7,7 @@ mod explain;
 mod link;
 mod log;
 mod replay;
+mod sources;
 mod status;
 mod test;
 mod verify;
@@ -29,7 +30,7 @@ use crate::filter::{CompileError, builtin};
 /// Whatever went wrong; [`exit_code`] tells the code to end with.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Run { config } => daemon::run(&config.config),
+        Command::Run { observe, config } => daemon::run(&config.config, observe),
         Command::Check { config, json, print_ruleset } => check::run(&config.config, json, print_ruleset),
         Command::Status { jail, config, json } => client::status(&config.config, jail, json),
         Command::Bans { jail, config, json } => client::bans(&config.config, jail, json),

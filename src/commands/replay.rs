@@ -30,7 +30,7 @@ pub(super) fn run(config: &Path, logs: &[PathBuf], only: Option<&str>, json: boo
     let mut registry = Registry::default();
     let jails = Jails::new(&config, &mut registry)?;
     if let Some(name) = only.filter(|name| jails.find(name).is_none()) {
-        bail!(Failure::new(exit::USAGE, format!("there is no jail {name:?} in the configuration")));
+        bail!(Failure::new(exit::NO, format!("there is no jail {name:?} in the configuration")));
     }
     let mut engine = Engine::new(budget::limits(&config).0);
     engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());

@@ -19,6 +19,9 @@ pub(super) fn render(status: &Value) -> String {
 
 fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     let kernel = &status["kernel"];
+    if status["state"] == "starting" {
+        return writeln!(out, "stockade {}, starting: {}", text(&status["version"]), text(&status["doing"]));
+    }
     writeln!(
         out,
         "stockade {}, {}, up {}",
@@ -26,6 +29,18 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         text(&status["state"]),
         text(&status["uptime"])
     )?;
+    let reading = &status["reading"];
+    if let (Some(percent), Some(behind)) = (reading["percent"].as_u64(), reading["behind"].as_u64()) {
+        let most = printable(text(&reading["most"]).as_bytes());
+        let others = match reading["files"].as_u64() {
+            Some(n) if n > 1 => format!(" and {} others", n - 1),
+            _ => String::new(),
+        };
+        writeln!(out, "reading the backlog of {most}{others}: {percent} %, {} to go", size(behind))?;
+    }
+    if status["state"] == "observing" {
+        writeln!(out, "observing: everything is decided and told, nothing is enforced")?;
+    }
     write!(out, "kernel: {}, {} bans", text(&kernel["state"]), kernel["bans"])?;
     write!(out, ", backend {} ({})", text(&kernel["backend"]), text(&kernel["reason"]))?;
     if kernel["repairs"].as_u64() > Some(0) {
@@ -44,6 +59,9 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     }
     if let Some(problem) = kernel["problem"].as_str() {
         writeln!(out, "kernel problem: {problem}")?;
+    }
+    if let Some(n) = status["repeaters"]["forgotten"].as_u64().filter(|n| *n > 0) {
+        writeln!(out, "repeaters: {n} forgotten for want of room (limits.history)")?;
     }
     headers(out, &status["headers"])?;
     let ledger = &status["ledger"];
@@ -99,6 +117,9 @@ fn headers(out: &mut String, headers: &Value) -> std::fmt::Result {
 
 fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     writeln!(out, "\n{} ({})", text(&jail["jail"]), text(&jail["policy"]))?;
+    if jail["observed"] == true {
+        writeln!(out, "  observed  its bans are decided and told, not enforced")?;
+    }
     writeln!(
         out,
         "  lines     {} ({}/s), {} offenses, {} not understood",
@@ -110,8 +131,11 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     }
     writeln!(out)?;
     for (key, what) in [
+        ("escalated", "bans longer than bantime, of repeaters"),
+        ("prefix_bans", "bans of prefixes, for many offenders in them"),
         ("unattributable", "offenses only from trusted proxies: nobody to ban"),
         ("allowlisted", "offenses of allowlisted addresses"),
+        ("refused", "offenses that would have banned somebody who must not be locked out"),
         ("already_banned", "offenses of addresses already banned"),
         ("leaks", "offenses in spite of a ban (see leaks above)"),
         ("too_old", "offenses too old to ban for"),
@@ -123,12 +147,18 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
             writeln!(out, "  note      {n} {what}")?;
         }
     }
+    for refusal in list(&jail["refusals"]) {
+        writeln!(out, "  refused   at {}: {}", text(&refusal["at"]), text(&refusal["why"]))?;
+    }
     for file in list(&jail["files"]) {
         let behind = match file["behind"].as_u64() {
             None | Some(0) => "up to date".to_owned(),
             Some(bytes) => format!("{} behind", size(bytes)),
         };
-        write!(out, "  file      {}: {behind}", printable(text(&file["path"]).as_bytes()))?;
+        let container =
+            file["container"].as_str().map_or_else(String::new, |name| format!("{name} (docker), "));
+        let path = printable(text(&file["path"]).as_bytes());
+        write!(out, "  file      {}{path}: {behind}", printable(container.as_bytes()))?;
         for (key, what) in
             [("rotations", "rotations"), ("truncations", "truncations"), ("skipped", "lines too long")]
         {
@@ -141,13 +171,14 @@ fn one(out: &mut String, jail: &Value) -> std::fmt::Result {
     for pattern in list(&jail["waiting"]) {
         writeln!(out, "  waiting   {}: no such file yet", printable(text(pattern).as_bytes()))?;
     }
+    super::sources::render(out, jail)?;
     for warning in list(&jail["warnings"]) {
         writeln!(out, "  warning   {}", text(warning))?;
     }
     Ok(())
 }
 
-fn list(value: &Value) -> &[Value] {
+pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -169,6 +200,7 @@ mod tests {
         let status = json!({
             "version": "0.1.0", "state": "enforcing", "uptime": "1h2m", "warnings": [],
             "kernel": {"state": "enforcing", "bans": 2, "backend": "nft", "reason": "the kernel has it", "repairs": 1, "missing": 2, "last_repair": "changed by nft (pid 7)", "error": null},
+            "repeaters": {"remembered": 100, "forgotten": 3},
             "headers": {
                 "matcher": "string", "reason": "bpf: operation not permitted", "installed": 1, "packets": 7, "error": null,
                 "left_out": {"count": 2, "reasons": ["2 bans hold by source alone: they are too many"], "examples": ["192.0.2.1"]},
@@ -178,7 +210,7 @@ mod tests {
                 "last_offender": "192.0.2.1", "advice": "deny it there"}]},
             "jails": [{
                 "jail": "npm", "policy": "15 in 1m, 10m", "lines": 120, "lines_per_second": 3, "offenses": 20,
-                "missed": 0, "bans": 1, "bans_total": 2, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
+                "missed": 0, "bans": 1, "bans_total": 2, "escalated": 1, "prefix_bans": 0, "last_ban": {"offender": "192.0.2.1", "at": "2026-01-01T00:00:00Z"},
                 "unattributable": 4, "allowlisted": 0, "already_banned": 0, "too_old": 0, "clamped": 0, "forgotten": 0,
                 "files": [{"path": "/a.log", "behind": 2048, "rotations": 1, "truncations": 0, "skipped": 0}],
                 "waiting": ["/b-*.log"], "warnings": ["all clients appear as 172.18.0.1"],
@@ -188,6 +220,7 @@ mod tests {
         stockade 0.1.0, enforcing, up 1h2m
         kernel: enforcing, 2 bans, backend nft (the kernel has it), repaired 1 times, last changed by nft (pid 7)
         kernel: 2 bans were not there after it had taken them, and were written again
+        repeaters: 3 forgotten for want of room (limits.history)
         headers: matcher string (bpf: operation not permitted), 1 bans, 7 packets stopped
         headers warning: 2 bans hold by source alone: they are too many
         headers warning: left out are 192.0.2.1
@@ -198,6 +231,7 @@ mod tests {
         npm (15 in 1m, 10m)
           lines     120 (3/s), 20 offenses, 0 not understood
           bans      1 now, 2 in all, last 192.0.2.1 at 2026-01-01T00:00:00Z
+          note      1 bans longer than bantime, of repeaters
           note      4 offenses only from trusted proxies: nobody to ban
           file      /a.log: 2 KiB behind, 1 rotations
           waiting   /b-*.log: no such file yet

@@ -94,7 +94,8 @@ fn growth(keys: &Section<'_>, report: &mut Report) -> Option<Growth> {
         f.mistake(report, text);
     }
     let multipliers = multipliers.and_then(|c| self::multipliers(&c, report));
-    multipliers.or(formula.and_then(|c| self::formula(&c, report)))
+    let formula = formula.and_then(|c| self::formula(&c, report));
+    multipliers.or(formula)
 }
 
 fn multipliers(cursor: &Cursor<'_>, report: &mut Report) -> Option<Growth> {
@@ -224,7 +225,7 @@ pub(super) fn resolve(
     let max = first(layers, |e| e.max).unwrap_or(plain.max);
     if let (Some(max), BanTime::For(bantime)) = (max, bantime)
         && max < bantime
-        && let Some((at, path)) = first(layers, |e| e.max.and(e.max_at.clone()))
+        && let Some((at, path)) = first(layers, |e| e.max_at.clone())
     {
         report.warning(Some(at), path, "is shorter than a jail's bantime, so repeaters are banned for less");
     }
@@ -270,7 +271,7 @@ fn neighbours_of(
     ipv6.dedup();
     Some(Neighbours {
         after: first(layers, |n| n.after).unwrap_or(plain.after),
-        within: within.map_or(plain.within.min(memory), |w| w.value),
+        within: within.map_or_else(|| plain.within.min(memory), |w| w.value),
         ipv6: ipv6.into(),
         ipv4: first(layers, |n| n.ipv4).unwrap_or(plain.ipv4),
     })

@@ -15,6 +15,7 @@ mod raw;
 mod report;
 mod resolve;
 mod size;
+mod sources;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -28,8 +29,13 @@ use std::time::Duration;
 pub use self::headers::{Backend, HeaderAction, Headers, MatcherChoice};
 pub use self::names::AllowEntry;
 pub use self::report::{ConfigError, Location, Remark};
+pub use self::sources::Sources;
 use crate::engine::Escalation;
 use crate::filter::definition::Definition;
+use crate::source::Shape;
+use crate::source::docker::Selector;
+use crate::source::journal::Matches;
+use crate::source::syslog::Address;
 use crate::types::BanTime;
 
 /// Where the configuration is unless `--config` or `STOCKADE_CONFIG` says otherwise.
@@ -49,6 +55,8 @@ pub struct Config {
     pub ignoreip: Vec<AllowEntry>,
     /// May speak for others: who is behind them stands in the line.
     pub trusted_proxies: Vec<AllowEntry>,
+    /// What holds for all sources of a kind, besides files.
+    pub sources: Sources,
     /// What enforces bans by the packet's source.
     pub backend: Backend,
     /// Bans by an address in a request head.
@@ -76,8 +84,16 @@ pub struct Jail {
     pub filter_name: String,
     /// That filter, as it is written; the jails that share a name share it.
     pub filter: Arc<Definition>,
-    /// Absolute paths, which may be globs; at least one.
+    /// Absolute paths, which may be globs. A jail has at least one of these, or of the three below.
     pub logpath: Vec<String>,
+    /// Entries of systemd's journal.
+    pub journal: Option<Matches>,
+    /// Containers whose logs are followed.
+    pub docker: Vec<Selector>,
+    /// Where messages of syslog are listened for.
+    pub listen: Vec<Address>,
+    /// What of an entry or a message its filter is given; `None`: what the filter is made for.
+    pub render: Option<Shape>,
     /// Where a file that is there when the agent starts is begun.
     pub from: From,
     /// So many offenses within `findtime` are a ban; at least 1.
@@ -92,6 +108,8 @@ pub struct Jail {
     pub ipv6_prefix: u8,
     /// Never banned by this jail, besides [`Config::ignoreip`].
     pub ignoreip: Vec<AllowEntry>,
+    /// Everything is decided and told, nothing enforced.
+    pub observe: bool,
     /// Ports a ban closes, sorted; none means all.
     pub ports: Vec<u16>,
     /// The zone of time stamps that carry none: `UTC`, `+01:00` or an IANA name. `None`: the filter's, else the host's.
@@ -238,6 +256,13 @@ impl Config {
             Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
         };
         Ok(interpret(&bytes, &path.display().to_string(), shipped).0.paths)
+    }
+
+    /// Has every jail only observe.
+    pub fn observe_all(&mut self) {
+        for jail in &mut self.jails {
+            jail.observe = true;
+        }
     }
 
     /// As [`Config::parse`], of bytes that may not be text.

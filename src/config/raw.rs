@@ -8,6 +8,7 @@ use super::escalation::{self, RawEscalation};
 use super::headers::{self, RawHeaders};
 use super::names::{self, AllowEntry};
 use super::report::{Location, Report, shown};
+use super::sources::{self, RawJailSources, RawSources};
 use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports, size};
 use crate::filter::definition::Definition;
 use crate::types::BanTime;
@@ -19,6 +20,9 @@ const TOP: &[&str] = &[
     "escalation",
     "jails",
     "filters",
+    "journal",
+    "docker",
+    "syslog",
     "backend",
     "headers",
     "paths",
@@ -31,6 +35,10 @@ const JAIL: &[&str] = &[
     "enabled",
     "filter",
     "logpath",
+    "journal",
+    "docker",
+    "listen",
+    "render",
     "from",
     "maxretry",
     "findtime",
@@ -40,6 +48,7 @@ const JAIL: &[&str] = &[
     "ignoreip",
     "ports",
     "timezone",
+    "observe",
 ];
 
 const LEVELS: &[(&str, LogLevel)] = &[
@@ -62,6 +71,7 @@ pub(super) struct RawConfig {
     pub(super) escalation: Option<RawEscalation>,
     pub(super) jails: Vec<RawNamed<RawJail>>,
     pub(super) filters: Vec<RawNamed<Definition>>,
+    pub(super) sources: RawSources,
     pub(super) backend: Option<Backend>,
     pub(super) headers: RawHeaders,
     pub(super) state: Option<PathBuf>,
@@ -90,6 +100,7 @@ pub(super) struct RawJail {
     pub(super) filter: Option<RawFilter>,
     /// Empty: it holds nothing but mistakes.
     pub(super) logpath: Option<Vec<String>>,
+    pub(super) sources: RawJailSources,
     pub(super) from: Option<From>,
     pub(super) maxretry: Option<u32>,
     pub(super) findtime: Option<Duration>,
@@ -99,6 +110,7 @@ pub(super) struct RawJail {
     pub(super) ignoreip: Option<Vec<AllowEntry>>,
     pub(super) ports: Option<Vec<u16>>,
     pub(super) timezone: Option<String>,
+    pub(super) observe: Option<bool>,
 }
 
 /// The name of a filter and its place; without the name, what stands there is no name.
@@ -125,6 +137,11 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
     }
     if let Some(c) = top.get("filters") {
         raw.filters = named(&c, "filter", report, |c, r| Some(filter::read(c, r)));
+    }
+    raw.sources.journal = top.read("journal", report, sources::journal);
+    raw.sources.docker = top.read("docker", report, sources::docker);
+    if let Some(c) = top.get("syslog") {
+        sources::syslog(&c, report, &mut raw.sources);
     }
     raw.backend = top.read("backend", report, headers::backend);
     if let Some(c) = top.get("headers") {
@@ -162,6 +179,7 @@ fn jail(cursor: &Cursor<'_>, report: &mut Report) -> RawJail {
             Some(RawFilter { name: c.some_text(r).map(str::to_owned), at: c.at() })
         }),
         logpath: keys.read("logpath", report, |c, r| Some(logpath(c, r))),
+        sources: sources::jail(&keys, report),
         from: keys.read("from", report, |c, r| {
             c.word(&[("recent", From::Recent), ("start", From::Start), ("end", From::End)], r)
         }),
@@ -177,6 +195,7 @@ fn jail(cursor: &Cursor<'_>, report: &mut Report) -> RawJail {
         ignoreip: keys.read("ignoreip", report, addresses),
         ports: keys.read("ports", report, |c, r| Some(ports::read(c, r))),
         timezone: keys.read("timezone", report, filter::timezone),
+        observe: keys.read("observe", report, |c, r| c.flag(r)),
     }
 }
 

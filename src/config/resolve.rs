@@ -11,6 +11,7 @@ use super::raw::{RawConfig, RawFilter, RawJail, RawNamed};
 use super::report::{Location, Path, Report, shown};
 use super::{Config, Jail, Leaks, Limits, Log, Paths, Shipped, filter, names};
 use crate::filter::definition::Definition;
+use crate::source::journal::Matches;
 use crate::types::BanTime;
 
 const STATE: &str = "/var/lib/stockade";
@@ -31,6 +32,14 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report) -> Config {
     let mut filters = Filters::new(raw.filters, *shipped, report);
     let mut jails = Vec::new();
+    raw.sources.judge("defaults", &raw.defaults.sources, report);
+    for jail in &raw.jails {
+        raw.sources.judge(
+            &Path::Key(&Path::Key(&Path::Root, "jails"), &jail.name).to_string(),
+            &jail.value.sources,
+            report,
+        );
+    }
     for RawNamed { name, at, value } in raw.jails {
         let jail =
             resolve_jail(name, at, value, &raw.defaults, raw.escalation.as_ref(), &mut filters, report);
@@ -49,6 +58,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         filters: filters.known.into_iter().filter_map(|(name, found)| Some((name, found?))).collect(),
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
+        sources: raw.sources.resolve(),
         backend: raw.backend.unwrap_or_default(),
         headers: raw.headers.resolve(),
         paths: Paths {
@@ -86,8 +96,13 @@ fn resolve_jail(
     };
     let found = filter.name.and_then(|name| Some((filters.find(&name, filter.at, &key, report)?, name)));
     let logpath = own.logpath.or_else(|| defaults.logpath.clone());
-    if logpath.is_none() {
-        report.mistake(Some(at), path, "has no logpath; name the files to follow with `logpath:`");
+    let journal = own.sources.journal.or_else(|| defaults.sources.journal.clone());
+    let docker = own.sources.docker.or_else(|| defaults.sources.docker.clone());
+    let listen = own.sources.listen.or_else(|| defaults.sources.listen.clone());
+    if logpath.is_none() && journal.is_none() && docker.is_none() && listen.is_none() {
+        let text =
+            "has no logpath; name the files to follow with `logpath:` (or `journal:`, `docker:`, `listen:`)";
+        report.mistake(Some(at), path, text);
     }
     let bantime = own.bantime.or(defaults.bantime).unwrap_or(BanTime::For(TEN_MINUTES));
     let layers = [own.escalation.as_ref(), defaults.escalation.as_ref(), escalation];
@@ -97,7 +112,11 @@ fn resolve_jail(
         enabled: own.enabled.or(defaults.enabled).unwrap_or(true),
         filter_name,
         filter,
-        logpath: logpath?,
+        logpath: logpath.unwrap_or_default(),
+        journal: journal.filter(|all| !all.is_empty()).map(Matches::any),
+        docker: distinct(docker.unwrap_or_default()),
+        listen: distinct(listen.unwrap_or_default().into_iter().map(|(address, _)| address)),
+        render: own.sources.shape.or(defaults.sources.shape),
         from: own.from.or(defaults.from).unwrap_or_default(),
         maxretry: own.maxretry.or(defaults.maxretry).unwrap_or(MAXRETRY),
         findtime: own.findtime.or(defaults.findtime).unwrap_or(TEN_MINUTES),
@@ -106,9 +125,21 @@ fn resolve_jail(
         ipv6_prefix: own.ipv6_prefix.or(defaults.ipv6_prefix).unwrap_or(IPV6_PREFIX),
         ignoreip: own.ignoreip.or_else(|| defaults.ignoreip.clone()).unwrap_or_default(),
         ports: own.ports.or_else(|| defaults.ports.clone()).unwrap_or_default(),
+        observe: own.observe.or(defaults.observe).unwrap_or(false),
         timezone: own.timezone.or_else(|| defaults.timezone.clone()),
         name,
     })
+}
+
+/// Each once, in their order.
+fn distinct<T: PartialEq>(all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut out = Vec::new();
+    for item in all {
+        if !out.contains(&item) {
+            out.push(item);
+        }
+    }
+    out
 }
 
 /// The filters a jail can name; a shipped one is read when it is first asked for.

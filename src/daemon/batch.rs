@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use crate::filter::Hit;
 use crate::follow::{FileId, Mark};
 use crate::types::{EVIDENCE_CAP, JailId, Offense, Peer, Timestamp};
 
@@ -51,6 +52,13 @@ impl Batch {
         let begin = self.text.len();
         self.text.extend_from_slice(&line[..line.len().min(EVIDENCE_CAP)]);
         self.items.push(Item { jail, offender, peer, at, line: begin..self.text.len() });
+    }
+
+    /// Adds a hit that can be held against somebody; one whose line has no time happened at `otherwise`.
+    pub(super) fn hit(&mut self, hit: &Hit<'_>, otherwise: Option<Timestamp>) {
+        if let Some(offender) = hit.who.offender() {
+            self.push(hit.jail, offender, hit.who.peer(), hit.at.or(otherwise), hit.line);
+        }
     }
 
     /// How many offenses it holds.

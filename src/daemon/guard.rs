@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::kernel::backend::BackendKind;
 use crate::kernel::legacy::Look;
 use crate::kernel::{
-    Backend, Changes, Choice, Counts, Layout, Packets, desired, parse_comment, ruleset, want,
+    Backend, Changes, Choice, Counts, Layout, Packets, desired, is_forced, parse_comment, ruleset, want,
 };
 use crate::types::{Ban, Decision, Evidence, FOUND, Timestamp};
 
@@ -144,14 +144,15 @@ impl Guard {
                 continue;
             }
             let evidence = Evidence::from(FOUND);
-            let ban = Ban { jail: id, offender: element.net, since, until: element.end, offenses, evidence };
+            let forced = is_forced(&element.comment);
+            let (offender, until) = (element.net, element.end);
+            let ban = Ban { jail: id, offender, since, until, offenses, evidence, forced };
             if engine.adopt_found(ban) {
                 taken += 1;
             } else {
-                tracing::warn!(
-                    "lifting the ban of {} in {jail}: ignoreip says it is never banned",
-                    shown(element.net)
-                );
+                let why = engine.protected().told(offender);
+                let why = why.unwrap_or_else(|| "ignoreip says it is never banned".to_owned());
+                tracing::warn!("lifting the ban of {} in {jail}: {why}", shown(offender));
             }
         }
         Ok(taken)
@@ -378,6 +379,15 @@ impl Guard {
         let retry = self.retry.map(|(at, _)| at);
         let repair = self.waiting_repair.as_ref().map(|(at, ..)| *at);
         retry.into_iter().chain(repair).chain(self.headers.due_at()).min()
+    }
+
+    /// How it stands, in a word or two.
+    pub(super) fn state(&self) -> &'static str {
+        match self.choice.backend {
+            BackendKind::Nobody => "observing",
+            _ if self.is_settled() => "enforcing",
+            _ => "not enforcing",
+        }
     }
 
     /// Whether the kernel holds what it should, as far as we know.

@@ -19,6 +19,11 @@ use crate::kernel::header::{End, HeaderError, Heads, latest_end};
 use crate::kernel::legacy::Look;
 use crate::types::{Ban, Decision, JailId};
 
+/// Why there are no header bans in an agent that only observes.
+#[derive(Debug, thiserror::Error)]
+#[error("observing: nothing is enforced")]
+struct Observing;
+
 /// The header bans, and how they fare.
 pub(super) struct HeaderGuard {
     bans: Result<Heads>,
@@ -33,6 +38,14 @@ pub(super) struct HeaderGuard {
 impl HeaderGuard {
     /// Opens the socket. Nothing is changed yet.
     pub(super) fn open(config: &Headers, layout: &Layout, backend: BackendKind) -> Self {
+        if backend == BackendKind::Nobody {
+            return Self {
+                bans: Err(Observing.into()),
+                jails: HashSet::new(),
+                retry: None,
+                told: Vec::new(),
+            };
+        }
         let bans = Heads::open(config.clone(), layout, backend)
             .context("header bans need nf_tables, which cannot be opened");
         if let Err(e) = &bans {
@@ -171,6 +184,9 @@ impl HeaderGuard {
     pub(super) fn status(&self, packets: &HashMap<IpNet, u64>) -> Value {
         let state = match &self.bans {
             Ok(bans) => bans.state(),
+            Err(e) if e.is::<Observing>() => {
+                return json!({ "matcher": "off", "reason": e.to_string(), "installed": 0, "packets": 0 });
+            }
             Err(e) => return json!({ "matcher": "off", "error": format!("{e:#}") }),
         };
         let reason = |(count, why)| format!("{count} bans hold by source alone: {why}");

@@ -1,6 +1,7 @@
 //! The configured jails, put together: numbers, compiled filters, policies, and what each of the stages needs of them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,7 @@ use crate::filter::timestamp::zone;
 use crate::filter::{Filter, Trust};
 use crate::host;
 use crate::kernel::Layout;
+use crate::source::Shape;
 use crate::types::JailId;
 
 /// Numbers for names, given once and never again: what is under way over a reload still names the right jail.
@@ -61,6 +63,23 @@ pub struct Ready {
     pub filter: Arc<Filter>,
     /// What the engine is told.
     pub policy: Policy,
+    /// What of an entry of the journal or a message of syslog its filter is given.
+    pub shape: Shape,
+}
+
+/// What holds for all sources besides files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceOptions {
+    /// Where the journal is; `None`: where journald keeps it.
+    pub journal: Option<PathBuf>,
+    /// Where Docker keeps its files.
+    pub docker: PathBuf,
+    /// Who may send over UDP.
+    pub senders: Vec<IpNet>,
+    /// The mode of Unix sockets.
+    pub mode: u32,
+    /// A longer line is left out, in bytes.
+    pub longest: usize,
 }
 
 /// All jails, ready to run.
@@ -72,6 +91,8 @@ pub struct Jails {
     pub trust: Arc<Trust>,
     /// Who is never banned.
     pub allowlist: Allowlist,
+    /// About sources besides files.
+    pub options: Arc<SourceOptions>,
     /// Oddities of filters that are no mistakes.
     pub warnings: Vec<String>,
 }
@@ -115,12 +136,21 @@ impl Jails {
                 ipv6_prefix: jail.ipv6_prefix,
                 allowlist: (!extra.is_empty()).then(|| Arc::new(extra.into_iter().collect())),
             };
-            jails.push(Ready { id: registry.id(&jail.name), jail: jail.clone(), filter, policy });
+            let made_for = if filter.reads_syslog() { Shape::Syslog } else { Shape::Message };
+            let shape = jail.render.unwrap_or(made_for);
+            jails.push(Ready { id: registry.id(&jail.name), jail: jail.clone(), filter, policy, shape });
         }
         Ok(Self {
             jails,
             trust: Arc::new(Trust::new(networks(&config.trusted_proxies))),
             allowlist: networks(&config.ignoreip).into_iter().collect(),
+            options: Arc::new(SourceOptions {
+                journal: config.sources.journal.clone(),
+                docker: config.sources.docker.clone(),
+                senders: networks(&config.sources.senders),
+                mode: config.sources.mode,
+                longest: config.limits.line,
+            }),
             warnings,
         })
     }
@@ -133,14 +163,19 @@ impl Jails {
         Ok(Trust::new(networks(&config.trusted_proxies, &host::own_networks()?)))
     }
 
-    /// The shape of the table for these jails.
+    /// The shape of the table for these jails. Those that only observe have no place there, and so none of their bans has.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        let steps = self.jails.iter().filter_map(|r| r.jail.escalation.as_ref()?.neighbours.as_ref());
-        Layout::new(
-            self.jails.iter().map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)),
-        )
-        .with_prefixes(steps.flat_map(|n| n.ipv6.iter().copied()))
+        let enforced = self.jails.iter().filter(|ready| !ready.jail.observe);
+        let steps = enforced.clone().filter_map(|r| r.jail.escalation.as_ref()?.neighbours.as_ref());
+        Layout::new(enforced.map(|r| (r.id, r.jail.name.as_str(), &r.jail.ports[..], r.jail.ipv6_prefix)))
+            .with_prefixes(steps.flat_map(|n| n.ipv6.iter().copied()))
+    }
+
+    /// Whether bans of this jail are decided and told, but not enforced.
+    #[must_use]
+    pub fn observed(&self, id: JailId) -> bool {
+        self.jails.iter().any(|ready| ready.id == id && ready.jail.observe)
     }
 
     /// The jail called `name`.

@@ -88,10 +88,9 @@ impl Keeper {
         let refused = engine.restore(loaded.bans, loaded.windows, clock::now());
         for ban in &refused {
             let jail = registry.name(ban.jail).unwrap_or("?");
-            tracing::warn!(
-                "lifting the ban of {} in {jail}: ignoreip says it is never banned",
-                shown(ban.offender)
-            );
+            let why = engine.protected().told(ban.offender);
+            let why = why.unwrap_or_else(|| "ignoreip says it is never banned".to_owned());
+            tracing::warn!("lifting the ban of {} in {jail}: {why}", shown(ban.offender));
         }
         // Also where some of what was written found no room.
         if refused.is_empty() && engine.crowded_out_in_all() == 0 {

@@ -1,23 +1,31 @@
 //! The agent: one loop that hears of offenses, orders, signals, timers and changes in the kernel, one after the other.
 
 mod batch;
+mod containers;
 mod guard;
 mod headers;
 pub mod jails;
 mod keeper;
 mod leaks;
 mod lookout;
+mod notify;
+mod observe;
 mod orders;
+mod phase;
+mod pulse;
 mod rate;
 mod reader;
+mod refusals;
 mod reload;
 mod requests;
+mod shield;
 mod signals;
 mod snapshot;
+mod sources;
 mod status;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,8 +40,11 @@ use self::jails::{Jails, Registry};
 use self::keeper::Keeper;
 use self::leaks::Leaks;
 use self::lookout::Told;
+use self::notify::{Follower, Notifier, Watchdog};
+use self::phase::Phase;
 use self::reader::Plan;
 pub(crate) use self::requests::printable;
+use self::shield::Shield;
 use self::signals::{Ask, Signals};
 use self::worker::Worker;
 use crate::budget;
@@ -44,9 +55,9 @@ use crate::config::duration::{Shown, ShownBanTime};
 use crate::control::{self, Call, Server};
 use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
-use crate::host;
+use crate::host::{self, Places};
 use crate::kernel::backend;
-use crate::types::{Decision, JailId, Timestamp};
+use crate::types::{Decision, JailId, Timestamp, UnbanReason};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -55,41 +66,85 @@ const CLOCK_STEP: Duration = Duration::from_secs(1);
 /// So many requests may wait while the agent is busy.
 const CALLS: usize = 16;
 
-/// Runs the agent in the foreground until a signal or `stockade stop` ends it.
+/// Runs the agent in the foreground until a signal or `stockade stop` ends it. One that is to `observe` enforces nothing.
 ///
 /// # Errors
 /// A configuration with mistakes, another agent, or a kernel that does not let us.
-pub fn run(path: &Path) -> Result<()> {
+pub fn run(path: &Path, observe: bool) -> Result<()> {
     let config = load(path)?;
     crate::log::init(&config.log);
     raise_file_limit();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    run_with(path, config)
+    run_with(path, config, observe)
 }
 
 /// Runs the agent with a configuration that was read from `path`, which a reload reads again.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(path: &Path, config: Config) -> Result<()> {
+pub fn run_with(path: &Path, config: Config, observe: bool) -> Result<()> {
+    let signals = Signals::listen().context("failed to listen to signals")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (calls, orders) = mpsc::channel(CALLS);
-        let server = Server::bind(&config.paths.control).await?;
-        let alone = control::Alone::claim().await?;
-        let mut signals = Signals::new().context("failed to listen to signals")?;
-        let (mut agent, batches) = Agent::start(path, config).await?;
-        // Only an agent that enforces answers: who pings it may rely on that.
-        let server = server.start(calls).context("failed to serve the control socket")?;
-        let ended = agent.work(&mut signals, batches, orders).await;
-        let server = server.close().await;
-        let stopped = agent.end().await;
-        server.end();
-        drop(alone);
-        ended.and(stopped)
-    })
+    let ended = runtime.block_on(live(path, config, observe, signals));
+    // Nothing that still runs in a thread of the runtime is worth waiting for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn live(path: &Path, config: Config, observe: bool, mut signals: Signals) -> Result<()> {
+    let (calls, mut orders) = mpsc::channel(CALLS);
+    let notifier = Notifier::from_env();
+    let phase = Phase::new(notifier.clone());
+    let server = Server::bind(&config.paths.control).await?;
+    // It answers from the beginning: an agent that takes long to start says why.
+    let server = server.start(calls).context("failed to serve the control socket")?;
+    let (mut waiting, mut reload) = (VecDeque::new(), false);
+    let start = async {
+        // Who enforces nothing is in nobody's way.
+        let alone = if observe { None } else { Some(control::Alone::claim().await?) };
+        Ok((alone, Agent::start(path, config, observe, &phase).await?))
+    };
+    let mut start = std::pin::pin!(start);
+    let started = loop {
+        tokio::select! {
+            biased;
+            ask = signals.next() => match ask {
+                Ask::Stop => break Ok(None),
+                Ask::Reload => reload = true,
+            },
+            started = &mut start => break started.map(Some),
+            Some(call) = orders.recv() => phase.answer(call, &mut waiting),
+        }
+    };
+    let ended = match started {
+        Ok(Some((alone, (mut agent, batches)))) => {
+            notifier.ready(&agent.summary());
+            if reload {
+                agent.signal(Ask::Reload).await;
+            }
+            while let Some((request, reply)) = waiting.pop_front().filter(|_| agent.stop.is_none()) {
+                agent.request(request, reply).await;
+                agent.carry_out().await;
+            }
+            let ended = agent.work(&mut signals, batches, orders).await;
+            notifier.stopping();
+            let server = server.close().await;
+            let stopped = agent.end().await;
+            server.end();
+            drop(alone);
+            return ended.and(stopped);
+        }
+        Ok(None) => {
+            tracing::info!("stopped while starting");
+            Ok(())
+        }
+        Err(e) => Err(e),
+    };
+    notifier.stopping();
+    server.close().await.end();
+    ended
 }
 
 /// Everything the agent knows.
@@ -106,6 +161,12 @@ struct Agent {
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
     told: HashMap<JailId, Told>,
     leaks: Leaks,
+    /// Whom a ban must not hit at the moment.
+    shield: Shield,
+    notifier: Notifier,
+    watchdog: Watchdog,
+    /// Nothing is enforced, whatever the configuration says.
+    observing: bool,
     looked: Instant,
     /// The host's own networks, as `self` means them.
     own: Vec<IpNet>,
@@ -121,7 +182,16 @@ struct Stop {
 }
 
 impl Agent {
-    async fn start(path: &Path, config: Config) -> Result<(Self, mpsc::Receiver<Batch>)> {
+    async fn start(
+        path: &Path,
+        mut config: Config,
+        observing: bool,
+        phase: &Phase,
+    ) -> Result<(Self, mpsc::Receiver<Batch>)> {
+        phase.set("compiling the filters");
+        if observing {
+            config.observe_all();
+        }
         let mut registry = Registry::default();
         let jails = Jails::new(&config, &mut registry)?;
         for warning in &jails.warnings {
@@ -137,12 +207,24 @@ impl Agent {
         for ready in &jails.jails {
             engine.set_jail(ready.id, ready.policy.clone(), now);
         }
+        phase.set("looking around on the host");
+        let shield = Shield::start(Places::default())?;
+        engine.set_protected(shield.look().protected, now);
+        phase.set("reading the ledger");
         let (mut keeper, loaded) =
             Keeper::open(&config.paths.state, &registry).context("failed to start the ledger's thread")?;
         let places = keeper.restore(&mut engine, loaded, &registry);
-        let choice = backend::choose(config.backend, &jails.layout()).await?;
+        phase.set("asking the kernel what it can do");
+        let choice = if observing {
+            observe::tell_what_is_left().await;
+            observe::choice()
+        } else {
+            backend::choose(config.backend, &jails.layout()).await?
+        };
+        phase.set(format!("taking over the bans in {}", choice.backend.place()));
         let mut guard = Guard::open(choice, jails.layout(), &config.headers).await?;
         let taken = guard.take_over(&mut engine, &registry).await?;
+        phase.set(format!("bringing {} in line with {taken} bans", guard.choice.backend.place()));
         let counts = guard.settle(&engine, &registry).await?;
         tracing::info!(
             jails = jails.jails.len(),
@@ -154,7 +236,7 @@ impl Agent {
             guard.choice.why
         );
         let options = Options { max_line: config.limits.line, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options, places.files)?;
+        let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors)?;
         let agent = Self {
             path: path.to_owned(),
             config,
@@ -168,6 +250,10 @@ impl Agent {
             last_bans: HashMap::new(),
             told: HashMap::new(),
             leaks: Leaks::default(),
+            shield,
+            notifier: phase.notifier().clone(),
+            watchdog: Watchdog::from_env(),
+            observing,
             looked: Instant::now(),
             own: host::own_networks()?,
             clocks: (clock::now(), Instant::now()),
@@ -183,7 +269,7 @@ impl Agent {
         mut calls: mpsc::Receiver<Call>,
     ) -> Result<()> {
         while self.stop.is_none() {
-            let (timer, due) = (self.timer(), self.guard.due_at());
+            let (timer, due, feed) = (self.timer(), self.guard.due_at(), self.watchdog.due_at());
             let checkpoint = self.keeper.due_at(&self.engine);
             tokio::select! {
                 // In this order: what somebody broke is mended before new bans are written into it.
@@ -197,12 +283,20 @@ impl Agent {
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
+                    if batch.len() > 0 {
+                        self.raise_shield().await;
+                    }
                     self.offenses(&batch);
                     self.keeper.absorb(&mut batch.progress);
                     self.tell_leaks().await;
                 }
+                () = self.shield.changed() => self.heed_shield(),
+                () = until(feed) => {}
             }
             self.carry_out().await;
+            let silent = self.worker.as_ref().map_or(Duration::ZERO, Worker::silent);
+            let follower = Follower { silent, waits_for_us: batches.capacity() == 0 };
+            self.watchdog.feed(&self.notifier, follower);
             self.mind_the_clock().await;
             // In a flood there is always a next batch, and this loop would never wait: without this nobody would look
             // whether sockets and signals have news, or somebody has broken the table.
@@ -212,9 +306,21 @@ impl Agent {
                 self.look_around();
                 self.guard.headers.sweep();
                 self.look_at_the_host().await;
+                self.shield.ask();
+                self.notifier.status(&self.summary());
             }
         }
         Ok(())
+    }
+
+    /// What it does, in a line.
+    fn summary(&self) -> String {
+        let (jails, bans) = (self.jails.jails.len(), self.engine.bans().count());
+        let word = match self.guard.state() {
+            "observing" => "observed, nothing is enforced",
+            state => state,
+        };
+        format!("{jails} jails, {bans} bans, {word}")
     }
 
     /// Ends the follower, and the bans if that was asked for.
@@ -262,8 +368,9 @@ impl Agent {
         match ask {
             Ask::Stop => self.stop = Some(Stop { flush: false, reply: None }),
             Ask::Reload => {
+                // Every mistake on a line of its own.
                 if let Err(e) = self.reload().await {
-                    tracing::error!("{e:#}; the old configuration stays in force");
+                    tell_mistakes(&e);
                 }
             }
         }
@@ -291,10 +398,13 @@ impl Agent {
         let whole = self.guard.whole_since();
         for n in 0..batch.len() {
             let Some(offense) = batch.get(n, now) else { continue };
-            if self.engine.offense(offense, now) == Verdict::AlreadyBanned
-                && let (Some(peer), Some(whole)) = (batch.carried_by(n), whole)
-            {
-                self.leaks.see(&self.engine, &offense, peer, now, whole, self.config.leaks.grace);
+            match self.engine.offense(offense, now) {
+                Verdict::Refused => self.refuse(&offense),
+                Verdict::AlreadyBanned if !self.jails.observed(offense.jail) => {
+                    let (Some(peer), Some(whole)) = (batch.carried_by(n), whole) else { continue };
+                    self.leaks.see(&self.engine, &offense, peer, now, whole, self.config.leaks.grace);
+                }
+                _ => {}
             }
         }
     }
@@ -315,16 +425,31 @@ impl Agent {
             }
             let jail = self.registry.name(ban.jail).unwrap_or("?");
             let offender = shown(ban.offender);
+            let would = if self.jails.observed(ban.jail) { "would " } else { "" };
             let until = ban.until.map_or_else(|| "permanent".to_owned(), |until| until.to_string());
             if let Decision::Unban(_, reason) = decision {
-                tracing::info!(jail, reason = reason.word(), "unban {offender}");
+                tracing::info!(jail, reason = reason.word(), "{would}unban {offender}");
+                if let (UnbanReason::Protected, Some(why)) =
+                    (reason, self.engine.protected().told(ban.offender))
+                {
+                    tracing::warn!(jail, "{would}lift the ban of {offender}: {why}");
+                }
                 continue;
             }
-            tracing::info!(jail, until, offenses = ban.offenses, "{} {offender}", decision.word());
+            let word = decision.word();
+            tracing::info!(jail, until, offenses = ban.offenses, "{would}{word} {offender}");
         }
         drop(held);
         decisions
     }
+}
+
+/// Says why a configuration was not taken: each mistake on a line of its own.
+fn tell_mistakes(error: &anyhow::Error) {
+    for line in format!("{error:#}").lines().filter(|line| !line.trim().is_empty()) {
+        tracing::error!("{line}");
+    }
+    tracing::error!("the old configuration stays in force");
 }
 
 /// Every followed file is an open one, and the usual soft limit of 1024 is for programs that use select(2).
@@ -346,7 +471,8 @@ async fn until(at: Option<Instant>) {
 }
 
 fn plan(jails: &Jails) -> Plan {
-    Plan { jails: jails.jails.clone(), trust: std::sync::Arc::clone(&jails.trust) }
+    let (trust, options) = (std::sync::Arc::clone(&jails.trust), std::sync::Arc::clone(&jails.options));
+    Plan { jails: jails.jails.clone(), trust, options }
 }
 
 /// An offender as people write it: a single address without its length.
@@ -360,5 +486,6 @@ pub(crate) fn shown(offender: IpNet) -> String {
 
 /// A policy in a few words: `15 in 1m, banned for 10m`.
 pub(crate) fn policy(jail: &crate::config::Jail) -> String {
-    format!("{} in {}, banned for {}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
+    let more = if jail.escalation.is_some() { ", repeaters for longer" } else { "" };
+    format!("{} in {}, banned for {}{more}", jail.maxretry, Shown(jail.findtime), ShownBanTime(jail.bantime))
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::jails::Registry;
+use crate::cli::exit;
 use crate::config::duration;
 use crate::engine::{Command, Engine, Unban};
 use crate::types::{BanTime, JailId};
@@ -18,6 +19,16 @@ pub(super) enum OrderError {
     NotATime { text: String, reason: String },
     #[error("there is no jail {name:?} (there are: {known})")]
     NoSuchJail { name: String, known: String },
+}
+
+impl OrderError {
+    /// What who asked should end with: to be asked about what is not there is no wrong usage.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::NoSuchJail { .. } => exit::NO,
+            Self::NotAnOffender(_) | Self::NotATime { .. } => exit::USAGE,
+        }
+    }
 }
 
 /// The jail called `name`, among those that run.

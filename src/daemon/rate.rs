@@ -18,6 +18,16 @@ impl Rate {
         self.counts[slot] += n;
     }
 
+    /// What another count has.
+    pub(super) fn join(&mut self, other: &Self, now: Timestamp) {
+        let mut other = other.clone();
+        other.turn(now);
+        self.turn(now);
+        for (count, more) in self.counts.iter_mut().zip(other.counts) {
+            *count += more;
+        }
+    }
+
     /// Per second over the last ten full seconds and the current one's part.
     pub(super) fn per_second(&mut self, now: Timestamp) -> u64 {
         self.turn(now);
@@ -51,6 +61,12 @@ mod tests {
         rate.add(100, at(1000));
         rate.add(50, at(1005));
         assert_eq!(rate.per_second(at(1009)), 15);
+        let mut other = Rate::default();
+        other.add(70, at(999));
+        other.add(30, at(1003));
+        let mut both = rate.clone();
+        both.join(&other, at(1009));
+        assert_eq!(both.per_second(at(1009)), 18);
         assert_eq!(rate.per_second(at(1010)), 5);
         assert_eq!(rate.per_second(at(2000)), 0);
         rate.add(30, at(500));

@@ -6,32 +6,45 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::batch::{Batch, FULL, Progress};
-use super::jails::Ready;
+use super::containers::ContainerLog;
+use super::jails::{Ready, SourceOptions};
+use super::pulse::Pulse;
 use super::snapshot::{FileState, JailLines, Snapshot};
 use crate::clock;
 use crate::config;
-use crate::filter::{Attribution, Matcher, Trust};
+use crate::filter::{Hit, Matcher, Trust};
 use crate::follow::{Event, FileId, FileInfo, Follower, From, Handler, Lines, Mark, Source, SourceId};
+use crate::source::docker;
 use crate::types::{JailId, Timestamp};
 
 /// What to follow, and for whom.
+#[derive(Clone)]
 pub(super) struct Plan {
     pub(super) jails: Vec<Ready>,
     pub(super) trust: Arc<Trust>,
+    pub(super) options: Arc<SourceOptions>,
 }
 
 /// Turns blocks of lines into batches of offenses.
 pub(super) struct Reader {
     batches: mpsc::Sender<Batch>,
     batch: Batch,
+    /// Beats while it reads.
+    pub(super) pulse: Arc<Pulse>,
     /// Nobody listens any more.
     pub(super) closed: bool,
     /// The time of day, as of this turn.
     pub(super) now: Timestamp,
     trust: Arc<Trust>,
     jails: Vec<Ready>,
-    /// Which jail's which pattern each source is; a number is never given to another one.
-    sources: Vec<(JailId, String)>,
+    /// What each source is; a number is never given to another one.
+    sources: Vec<Known>,
+    /// The logs of containers.
+    containers: Vec<ContainerLog>,
+    /// What puts each container's log together, also over another plan.
+    decoders: HashMap<FileId, docker::Decoder>,
+    /// The longest line, in bytes.
+    longest: usize,
     /// What each file is matched against.
     files: HashMap<FileId, Watched>,
     lines: HashMap<JailId, JailLines>,
@@ -41,23 +54,37 @@ pub(super) struct Reader {
     moved: HashSet<FileId>,
 }
 
+/// A source that was told to the follower.
+struct Known {
+    jail: JailId,
+    pattern: String,
+    /// The container whose log it is: its lines are wrapped in records.
+    container: Option<String>,
+}
+
 /// A file's matcher remembers the lines before: one may be the second half of a line that a client broke in two.
 struct Watched {
     matcher: Matcher,
     jails: Vec<JailId>,
+    /// The same for jails of containers, to which the lines in the records matter.
+    wrapped: Option<(Matcher, Vec<JailId>)>,
     sources: Vec<SourceId>,
 }
 
 impl Reader {
-    pub(super) fn new(batches: mpsc::Sender<Batch>) -> Self {
+    pub(super) fn new(batches: mpsc::Sender<Batch>, longest: usize, pulse: Arc<Pulse>) -> Self {
         Self {
             batches,
+            pulse,
             batch: Batch::default(),
             closed: false,
             now: clock::now(),
             trust: Arc::new(Trust::new(Vec::new())),
             jails: Vec::new(),
             sources: Vec::new(),
+            containers: Vec::new(),
+            decoders: HashMap::new(),
+            longest,
             files: HashMap::new(),
             lines: HashMap::new(),
             marks: HashMap::new(),
@@ -71,23 +98,32 @@ impl Reader {
         self.jails = plan.jails;
         self.files.clear();
         self.lines.retain(|id, _| self.jails.iter().any(|ready| ready.id == *id));
-        let mut sources = Vec::new();
         for ready in &self.jails {
             self.lines.entry(ready.id).or_default();
+        }
+        self.wanted()
+    }
+
+    /// Takes over the logs of containers; what is to be followed now.
+    pub(super) fn follow_containers(&mut self, containers: Vec<ContainerLog>) -> Vec<Source> {
+        self.containers = containers;
+        self.wanted()
+    }
+
+    fn wanted(&mut self) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for ready in &self.jails {
             for pattern in &ready.jail.logpath {
-                let known = self.sources.iter().position(|(id, p)| *id == ready.id && p == pattern);
-                let n = known.unwrap_or_else(|| {
-                    self.sources.push((ready.id, pattern.clone()));
-                    self.sources.len() - 1
-                });
-                let from = match ready.jail.from {
-                    config::From::Recent => From::Recent(ready.jail.findtime),
-                    config::From::Start => From::Start,
-                    config::From::End => From::End,
-                };
-                let id = SourceId(u32::try_from(n).unwrap_or(u32::MAX));
-                sources.push(Source { id, pattern: pattern.clone(), from });
+                let id = number(&mut self.sources, ready.id, pattern, None);
+                sources.push(Source { id, pattern: pattern.clone(), from: begin(ready) });
             }
+        }
+        for log in &self.containers {
+            let Some(ready) = self.jails.iter().find(|ready| ready.id == log.jail) else { continue };
+            let id = number(&mut self.sources, log.jail, &log.path, Some(&log.name));
+            // A container that was made while we looked is told of from its first word.
+            let from = if log.new { From::Start } else { begin(ready) };
+            sources.push(Source { id, pattern: log.path.clone(), from });
         }
         sources
     }
@@ -95,26 +131,42 @@ impl Reader {
     fn watched(&mut self, file: &FileInfo) -> &mut Watched {
         // A file gets other sources when another pattern comes to match it.
         if self.files.get(&file.id).is_none_or(|watched| watched.sources != file.sources) {
-            let jails = self.jails_of(&file.sources);
-            let members = self.jails.iter().filter(|ready| jails.contains(&ready.id));
-            let members = members.map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&self.trust))).collect();
-            let watched = Watched { matcher: Matcher::new(members), jails, sources: file.sources.clone() };
+            let (jails, wrapped) = (self.jails_of(&file.sources, false), self.jails_of(&file.sources, true));
+            let matcher = |jails: &[JailId]| {
+                let members = self.jails.iter().filter(|ready| jails.contains(&ready.id));
+                Matcher::new(
+                    members.map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&self.trust))).collect(),
+                )
+            };
+            let watched = Watched {
+                matcher: matcher(&jails),
+                jails,
+                wrapped: (!wrapped.is_empty()).then(|| (matcher(&wrapped), wrapped)),
+                sources: file.sources.clone(),
+            };
             self.files.insert(file.id, watched);
         }
         self.files.entry(file.id).or_insert_with(|| Watched {
             matcher: Matcher::new(Vec::new()),
             jails: Vec::new(),
+            wrapped: None,
             sources: Vec::new(),
         })
     }
 
-    fn jails_of(&self, sources: &[SourceId]) -> Vec<JailId> {
-        let wanted = |ready: &&Ready| sources.iter().any(|source| self.jail_of(*source) == Some(ready.id));
-        self.jails.iter().filter(wanted).map(|ready| ready.id).collect()
+    /// The jails that want the file's lines as they are, or those that want what is wrapped in them.
+    fn jails_of(&self, sources: &[SourceId], wrapped: bool) -> Vec<JailId> {
+        let wants = |id| {
+            sources
+                .iter()
+                .filter_map(|s| self.known(*s))
+                .any(|k| k.jail == id && k.container.is_some() == wrapped)
+        };
+        self.jails.iter().map(|ready| ready.id).filter(|id| wants(*id)).collect()
     }
 
-    fn jail_of(&self, source: SourceId) -> Option<JailId> {
-        self.sources.get(usize::try_from(source.0).ok()?).map(|(id, _)| *id)
+    fn known(&self, source: SourceId) -> Option<&Known> {
+        self.sources.get(usize::try_from(source.0).ok()?)
     }
 
     /// Hands over what there is, with how far each file was read for it.
@@ -129,45 +181,102 @@ impl Reader {
 
     pub(super) fn snapshot(&self, follower: &Follower) -> Snapshot {
         let status = follower.status();
-        let files = status
-            .files
-            .into_iter()
-            .map(|status| FileState { jails: self.jails_of(&status.sources), status });
-        let waiting = status
-            .sources
-            .into_iter()
-            .filter_map(|source| Some((self.jail_of(source.id)?, source.waiting_for?)));
-        Snapshot { files: files.collect(), waiting: waiting.collect(), lines: self.lines.clone() }
+        let files = status.files.into_iter().map(|status| {
+            let mut jails = self.jails_of(&status.sources, false);
+            jails.extend(self.jails_of(&status.sources, true));
+            let container = status.sources.iter().find_map(|s| self.known(*s)?.container.clone());
+            FileState { jails, status, container }
+        });
+        let waiting = status.sources.into_iter().filter_map(|source| {
+            // Of containers it is told otherwise.
+            let known = self.known(source.id).filter(|known| known.container.is_none())?;
+            Some((known.jail, source.waiting_for?))
+        });
+        Snapshot {
+            files: files.collect(),
+            waiting: waiting.collect(),
+            lines: self.lines.clone(),
+            sources: Vec::new(),
+        }
+    }
+
+    /// Judges one line of a file, or what is wrapped in it.
+    fn judge(
+        &mut self,
+        watched: &mut Watched,
+        decoder: Option<&mut docker::Decoder>,
+        line: &[u8],
+        begin: u64,
+        end: u64,
+    ) {
+        let now = self.now;
+        let (batch, lines) = (&mut self.batch, &mut self.lines);
+        let mut take = |hit: Hit<'_>, otherwise| {
+            batch.hit(&hit, otherwise);
+            if let Some(lines) = lines.get_mut(&hit.jail) {
+                lines.hit(hit.who);
+            }
+        };
+        if !watched.jails.is_empty() {
+            watched.matcher.line(line, now, |hit| take(hit, None));
+        }
+        if let (Some(decoder), Some((matcher, _))) = (decoder, &mut watched.wrapped) {
+            // What lies before the line was too long: at most a line's end stands behind it.
+            let length = line.len() as u64;
+            decoder.advance(if end - begin > length + 2 { end - length } else { begin }, end);
+            if let Some(line) = decoder.record(line) {
+                matcher.line(line.text, now, |hit| take(hit, line.at));
+            }
+        }
+    }
+}
+
+/// The number of a source, a new one for a new source.
+fn number(sources: &mut Vec<Known>, jail: JailId, pattern: &str, container: Option<&String>) -> SourceId {
+    let same = |known: &Known| {
+        known.jail == jail && known.pattern == pattern && known.container.is_some() == container.is_some()
+    };
+    let n = sources.iter().position(same).unwrap_or_else(|| {
+        sources.push(Known { jail, pattern: pattern.to_owned(), container: container.cloned() });
+        sources.len() - 1
+    });
+    SourceId(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
+/// Where a file is begun that was there before.
+fn begin(ready: &Ready) -> From {
+    match ready.jail.from {
+        config::From::Recent => From::Recent(ready.jail.findtime),
+        config::From::Start => From::Start,
+        config::From::End => From::End,
     }
 }
 
 impl Handler for Reader {
     fn block(&mut self, file: &FileInfo, mut lines: Lines<'_>) {
         let now = self.now;
+        self.pulse.beat();
         self.watched(file);
         let Some(mut watched) = self.files.remove(&file.id) else { return };
-        let before = watched.matcher.counts();
-        while let Some(line) = lines.next() {
-            let mut full = false;
-            watched.matcher.line(line, now, |hit| match hit.who {
-                Attribution::Offender(offender) | Attribution::Behind { offender, .. } => {
-                    self.batch.push(hit.jail, offender, hit.who.peer(), hit.at, hit.line);
-                    full = self.batch.len() >= FULL;
-                    if let Some(lines) = self.lines.get_mut(&hit.jail) {
-                        lines.offenses += 1;
-                    }
-                }
-                Attribution::Unattributable { peer } => {
-                    if let Some(lines) = self.lines.get_mut(&hit.jail) {
-                        lines.unattributable += 1;
-                        lines.last_peer = peer.or(lines.last_peer);
-                    }
-                }
-            });
-            if full {
+        let counts = |watched: &Watched| {
+            (watched.matcher.counts(), watched.wrapped.as_ref().map(|(matcher, _)| matcher.counts()))
+        };
+        let before = counts(&watched);
+        let mut decoder = watched.wrapped.is_some().then(|| {
+            let new = || docker::Decoder::new(self.longest);
+            let mut decoder = self.decoders.remove(&file.id).unwrap_or_else(new);
+            decoder.seek(&file.path, lines.offset());
+            decoder
+        });
+        loop {
+            let begin = lines.offset();
+            let Some(line) = lines.next() else { break };
+            self.judge(&mut watched, decoder.as_mut(), line, begin, lines.offset());
+            if self.batch.len() >= FULL {
                 // Cut in the middle of a block: what is behind this line belongs to the next batch.
                 if let Some(mark) = self.marks.get_mut(&file.id) {
-                    *mark = mark.at(lines.offset());
+                    let held = decoder.as_ref().and_then(docker::Decoder::resume);
+                    *mark = mark.at(held.unwrap_or_else(|| lines.offset()));
                     self.moved.insert(file.id);
                 }
                 self.hand_over();
@@ -176,39 +285,58 @@ impl Handler for Reader {
                 return;
             }
         }
-        let counts = watched.matcher.counts();
-        for id in &watched.jails {
-            let Some(lines) = self.lines.get_mut(id) else { continue };
-            lines.lines += counts.lines - before.lines;
-            lines.missed += counts.missed - before.missed;
-            lines.ignored += counts.ignored - before.ignored;
-            lines.rate.add(counts.lines - before.lines, now);
+        let after = counts(&watched);
+        let wrapped = watched.wrapped.as_ref().map(|(_, jails)| jails);
+        let of_records =
+            before.1.zip(after.1).zip(wrapped).map(|((before, after), jails)| (before, after, jails));
+        for (before, after, jails) in
+            [Some((before.0, after.0, &watched.jails)), of_records].into_iter().flatten()
+        {
+            for id in jails {
+                if let Some(lines) = self.lines.get_mut(id) {
+                    lines.add(before, after, now);
+                }
+            }
+        }
+        if let Some(decoder) = decoder {
+            self.decoders.insert(file.id, decoder);
         }
         self.files.insert(file.id, watched);
     }
 
     fn stamp(&mut self, file: &FileInfo, line: &[u8]) -> Option<Timestamp> {
         let now = self.now;
-        self.watched(file).matcher.stamp(line, now)
+        let watched = self.watched(file);
+        if watched.wrapped.is_some() { docker::time(line) } else { watched.matcher.stamp(line, now) }
     }
 
     fn mark(&mut self, file: &FileInfo, mark: Option<&Mark>) {
         match mark {
-            Some(mark) => self.marks.insert(file.id, mark.clone()),
+            Some(mark) => {
+                let held = self.decoders.get(&file.id).and_then(docker::Decoder::resume);
+                self.marks.insert(file.id, held.map_or_else(|| mark.clone(), |offset| mark.at(offset)))
+            }
             None => self.marks.remove(&file.id),
         };
         self.moved.insert(file.id);
     }
 
     fn before(&mut self, file: &FileInfo, line: &[u8]) {
-        let now = self.now;
-        self.watched(file).matcher.line(line, now, |_| {});
+        let (now, longest) = (self.now, self.longest);
+        let watched = self.watched(file);
+        watched.matcher.line(line, now, |_| {});
+        if let Some((matcher, _)) = &mut watched.wrapped
+            && let Some(line) = docker::Decoder::new(longest).record(line)
+        {
+            matcher.line(line.text, now, |_| {});
+        }
     }
 
     fn event(&mut self, event: Event<'_>) {
         match &event {
             Event::Closed { file } => {
                 self.files.remove(&file.id);
+                self.decoders.remove(&file.id);
                 tracing::info!("{event}");
             }
             Event::Failed { .. }

@@ -10,9 +10,20 @@ use crate::config::Config;
 use crate::host;
 
 impl Agent {
-    /// Reads the configuration again. All of it is checked before anything is changed.
+    /// Reads the configuration again, and tells the service manager so.
     pub(super) async fn reload(&mut self) -> Result<Vec<String>> {
-        let config = load(&self.path)?;
+        self.notifier.reloading();
+        let reloaded = self.read_again().await;
+        self.notifier.ready(&self.summary());
+        reloaded
+    }
+
+    /// All of it is checked before anything is changed.
+    async fn read_again(&mut self) -> Result<Vec<String>> {
+        let mut config = load(&self.path)?;
+        if self.observing {
+            config.observe_all();
+        }
         let jails = Jails::new(&config, &mut self.registry)?;
         let mut warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         warnings.extend(jails.warnings.iter().cloned());

@@ -15,7 +15,7 @@ use crate::types::{Ban, Decision, JailId};
 impl Agent {
     pub(super) async fn request(&mut self, request: Request, reply: oneshot::Sender<Response>) {
         let response = match request {
-            Request::Ping => Response::Ok(json!("pong")),
+            Request::Ping => self.pong(),
             Request::Status { jail } => {
                 let packets = self.guard.headers.packets().await;
                 self.of_jail(jail.as_deref(), |agent, only| {
@@ -37,7 +37,7 @@ impl Agent {
                     Response::Ok(json!({ "jails": jails, "lifted": lifted, "warnings": warnings }))
                 }
                 Err(e) => {
-                    tracing::error!("{e:#}; the old configuration stays in force");
+                    super::tell_mistakes(&e);
                     Response::error(exit_code(&e), format!("{e:#}\nthe old configuration stays in force"))
                 }
             },
@@ -48,6 +48,16 @@ impl Agent {
         };
         // Who asked may have gone.
         drop(reply.send(response));
+    }
+
+    /// Only an agent that does what it is there for answers as if all were well: a health check may rely on it.
+    fn pong(&self) -> Response {
+        match (self.guard.state(), &self.guard.error) {
+            ("enforcing", _) => Response::Ok(json!("pong")),
+            ("observing", _) => Response::Ok(json!("pong (observing: nothing is enforced)")),
+            (state, Some(error)) => Response::error(exit::NO, format!("{state}: {error}")),
+            (state, None) => Response::error(exit::NO, state),
+        }
     }
 
     fn running(&self) -> impl Iterator<Item = JailId> + Clone {
@@ -87,11 +97,12 @@ impl Agent {
         reason: Option<&str>,
         force: bool,
     ) -> Response {
+        self.raise_shield_by_hand().await;
         let command = orders::jail(jail, &self.registry, self.running())
             .and_then(|id| orders::ban(&self.engine, id, offenders, time, reason, force));
         let command = match command {
             Ok(command) => command,
-            Err(e) => return Response::error(exit::USAGE, e.to_string()),
+            Err(e) => return Response::error(e.code(), e.to_string()),
         };
         let reply = match self.engine.command(command, clock::now()) {
             Ok(Reply::Banned { unchanged, .. }) => unchanged,
@@ -102,7 +113,13 @@ impl Agent {
         if let Some(response) = self.refused() {
             return response;
         }
-        Response::Ok(json!({ "banned": banned, "unchanged": reply }))
+        let observed =
+            orders::jail(jail, &self.registry, self.running()).is_ok_and(|id| self.jails.observed(id));
+        let notes: Vec<String> = observed
+            .then(|| format!("{jail} only observes: this is not enforced (see observe in stockade.yaml)"))
+            .into_iter()
+            .collect();
+        Response::Ok(json!({ "banned": banned, "unchanged": reply, "notes": notes }))
     }
 
     async fn unban(&mut self, offenders: &[String], jail: Option<&str>) -> Response {
@@ -112,7 +129,7 @@ impl Agent {
             .and_then(|only| orders::unban(offenders, only));
         let command = match command {
             Ok(command) => command,
-            Err(e) => return Response::error(exit::USAGE, e.to_string()),
+            Err(e) => return Response::error(e.code(), e.to_string()),
         };
         let (absent, covered) = match self.engine.command(command, clock::now()) {
             Ok(Reply::Unbanned { absent, covered, .. }) => (absent, covered),
@@ -160,6 +177,8 @@ impl Agent {
             "until": ban.until.map(|until| until.to_string()),
             "offenses": ban.offenses,
             "evidence": printable(&ban.evidence),
+            "forced": ban.forced,
+            "observed": self.jails.observed(ban.jail),
         })
     }
 }
@@ -174,12 +193,10 @@ pub(super) fn stopped(bans: usize, removed: &Result<()>) -> Response {
 
 /// Text from a log for a terminal: what is not printable could move the cursor or change colours there.
 pub(crate) fn printable(text: &[u8]) -> String {
-    // Besides control characters: line and paragraph separators, and marks that reorder what is read.
-    let hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    String::from_utf8_lossy(text).chars().map(|c| if hostile(c) { '\u{fffd}' } else { c }).collect()
+    String::from_utf8_lossy(text)
+        .chars()
+        .map(|c| if crate::log::is_hostile(c) { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use crate::types::JailId;
 pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>) -> Value {
     let now = clock::now();
     let uptime = std::time::Duration::from_secs(now.since(agent.started).as_secs());
-    let state = if agent.guard.is_settled() { "enforcing" } else { "not enforcing" };
+    let state = agent.guard.state();
+    let reading = reading(&snapshot);
     let open = agent.engine.open_counts(now);
     let jails: Vec<Value> = agent
         .jails
@@ -25,10 +26,12 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
+        "reading": reading,
         "pid": std::process::id(),
         "uptime": Shown(uptime).to_string(),
         "config": agent.path,
         "tracked": agent.engine.tracked(),
+        "repeaters": { "remembered": agent.engine.remembered(), "forgotten": agent.engine.history_forgotten() },
         "kernel": {
             "state": state,
             "backend": agent.guard.choice.backend.word(),
@@ -48,6 +51,25 @@ pub(super) fn status(agent: &Agent, mut snapshot: Snapshot, only: Option<JailId>
     })
 }
 
+/// So much waits to be read in an agent that is not behind: what came within the last moments.
+const NOT_BEHIND: u64 = 1 << 20;
+
+/// How far the agent is behind, all files together; `null` while it keeps up.
+fn reading(snapshot: &Snapshot) -> Value {
+    let late = || snapshot.files.iter().map(|file| &file.status).filter(|status| status.behind > 0);
+    let behind: u64 = late().map(|status| status.behind).sum();
+    let size: u64 = late().map(|status| status.size).sum();
+    let Some(most) = late().max_by_key(|status| status.behind).filter(|_| behind > NOT_BEHIND) else {
+        return Value::Null;
+    };
+    json!({
+        "files": late().count(),
+        "behind": behind,
+        "percent": size.saturating_sub(behind) * 100 / size.max(1),
+        "most": most.path,
+    })
+}
+
 fn jail(agent: &Agent, ready: &Ready, open: &[u64], snapshot: &mut Snapshot) -> Value {
     let now = clock::now();
     let stats = agent.engine.stats_with(ready.id, open).unwrap_or_default();
@@ -60,6 +82,7 @@ fn jail(agent: &Agent, ready: &Ready, open: &[u64], snapshot: &mut Snapshot) -> 
             let status = &file.status;
             json!({
                 "path": status.path,
+                "container": file.container,
                 "position": status.position.offset,
                 "size": status.size,
                 "behind": status.behind,
@@ -71,6 +94,10 @@ fn jail(agent: &Agent, ready: &Ready, open: &[u64], snapshot: &mut Snapshot) -> 
         .collect();
     let waiting: Vec<&str> =
         snapshot.waiting.iter().filter(|(id, _)| *id == ready.id).map(|(_, p)| p.as_str()).collect();
+    let sources = |kind: &str| {
+        let of_jail = snapshot.sources.iter().filter(|s| s.kind == kind && s.jails.contains(&ready.id));
+        of_jail.map(|source| source.told.clone()).collect::<Vec<_>>()
+    };
     let last_ban = agent
         .last_bans
         .get(&ready.id)
@@ -88,16 +115,24 @@ fn jail(agent: &Agent, ready: &Ready, open: &[u64], snapshot: &mut Snapshot) -> 
         "tracked": stats.tracked,
         "bans": stats.bans_current,
         "bans_total": stats.bans_total,
+        "escalated": stats.escalated,
+        "prefix_bans": stats.prefix_bans,
         "last_ban": last_ban,
         "allowlisted": stats.allowlisted,
         "already_banned": stats.already_banned,
         "leaks": agent.leaks.of(ready.id),
+        "refused": stats.refused,
+        "refusals": agent.shield.refusals.of(ready.id),
+        "observed": ready.jail.observe,
         "too_old": stats.too_old,
         "clamped": stats.future_clamped,
         "forgotten": stats.forgotten,
         "crowded_out": stats.crowded_out,
         "files": files,
         "waiting": waiting,
+        "journal": sources("journal"),
+        "docker": sources("docker"),
+        "listen": sources("listen"),
         "warnings": JailLines::warning(&lines).into_iter().collect::<Vec<_>>(),
     })
 }

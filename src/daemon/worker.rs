@@ -3,17 +3,21 @@
 //! Reading and matching are work for a CPU, so they have a thread of their own. It hands batches over a bounded channel:
 //! when the engine or the kernel is slow it waits, and the lines wait in their files. Nothing is lost.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
 
 use super::batch::Batch;
+use super::containers::Containers;
+use super::pulse::Pulse;
 use super::reader::{Plan, Reader};
 use super::snapshot::Snapshot;
+use super::sources::Sources;
 use crate::clock;
 use crate::follow::{Follower, Mark, Options, Waker};
 use crate::types::Timestamp;
@@ -24,21 +28,27 @@ const TURN: Duration = Duration::from_secs(1);
 /// The snapshot is renewed at most so often while lines keep coming.
 const SNAPSHOT: Duration = Duration::from_millis(200);
 
+/// A thread that was told to end has ended by then; one that is stuck in a read ends with the process.
+const END: Duration = Duration::from_millis(300);
+
 /// The thread, from outside.
 pub(super) struct Worker {
     plan: Arc<Mutex<Option<Plan>>>,
     snapshot: Arc<Mutex<Snapshot>>,
     stop: Arc<AtomicBool>,
     waker: Waker,
+    pulse: Arc<Pulse>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
-    /// Starts the thread, which goes on where an earlier process has left `marks`. Its batches come out of the receiver, which ends when the thread does.
+    /// Starts the thread, which goes on where an earlier process has left `marks` (of files) and `cursors` (of sources that say
+    /// themselves where they are). Its batches come out of the receiver, which ends when the thread does.
     pub(super) fn start(
         plan: Plan,
         options: Options,
         marks: Vec<Mark>,
+        cursors: HashMap<String, String>,
     ) -> Result<(Self, mpsc::Receiver<Batch>)> {
         let (batches, receiver) = mpsc::channel(8);
         let mut follower = Follower::new(options);
@@ -47,18 +57,21 @@ impl Worker {
         let plan = Arc::new(Mutex::new(Some(plan)));
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let stop = Arc::new(AtomicBool::new(false));
+        let pulse = Arc::new(Pulse::default());
         let mut inside = Inside {
             plan: Arc::clone(&plan),
             snapshot: Arc::clone(&snapshot),
             stop: Arc::clone(&stop),
-            reader: Reader::new(batches),
+            sources: Sources::new(batches.clone(), cursors),
+            reader: Reader::new(batches, options.max_line, Arc::clone(&pulse)),
+            containers: Containers::default(),
             last_snapshot: Timestamp::default(),
         };
         let thread = std::thread::Builder::new()
             .name("follow".to_owned())
             .spawn(move || inside.run(follower))
             .context("failed to start the follower's thread")?;
-        Ok((Self { plan, snapshot, stop, waker, thread: Some(thread) }, receiver))
+        Ok((Self { plan, snapshot, stop, waker, pulse, thread: Some(thread) }, receiver))
     }
 
     /// Has it follow something else from now on. Files that stay keep their positions.
@@ -72,13 +85,27 @@ impl Worker {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How long ago it gave a sign of life.
+    pub(super) fn silent(&self) -> Duration {
+        self.pulse.silent()
+    }
+
     /// Ends it. The receiver must be dropped or drained, or a full channel would hold the thread for ever.
     pub(super) fn stop(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.waker.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = self.thread.take() else { return };
+        let end = Instant::now() + END;
+        while !thread.is_finished() {
+            if Instant::now() > end {
+                tracing::warn!(
+                    "the follower's thread is stuck (a file system that does not answer?): left behind"
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
             tracing::error!("the follower's thread panicked");
         }
     }
@@ -89,6 +116,9 @@ struct Inside {
     snapshot: Arc<Mutex<Snapshot>>,
     stop: Arc<AtomicBool>,
     reader: Reader,
+    /// The threads of sources besides files.
+    sources: Sources,
+    containers: Containers,
     last_snapshot: Timestamp,
 }
 
@@ -96,19 +126,28 @@ impl Inside {
     fn run(&mut self, mut follower: Follower) {
         while !self.stop.load(Ordering::Relaxed) {
             let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.reader.now = clock::now();
             if let Some(plan) = plan {
+                self.sources.plan(plan.clone());
+                self.containers.plan(&plan);
                 follower.set_sources(&self.reader.plan(plan));
             }
-            self.reader.now = clock::now();
+            if let Some(found) = self.containers.look(self.reader.now) {
+                follower.set_sources(&self.reader.follow_containers(found.logs));
+                self.sources.follow_containers(found.journals);
+            }
+            self.reader.pulse.beat();
             let turn = follower.turn(self.reader.now, TURN, &mut self.reader);
             self.reader.hand_over();
             if self.reader.closed {
-                return;
+                break;
             }
             let now = clock::now();
             if !turn.pending || now.since(self.last_snapshot) >= SNAPSHOT {
                 self.last_snapshot = now;
-                let snapshot = self.reader.snapshot(&follower);
+                let mut snapshot = self.reader.snapshot(&follower);
+                self.containers.tell(&mut snapshot);
+                self.sources.tell(&mut snapshot, now);
                 *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
             }
         }

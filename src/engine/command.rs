@@ -51,7 +51,7 @@ pub enum Reply {
     Banned {
         /// Banned now and not before.
         new: usize,
-        /// Banned before, now until later.
+        /// Banned before, now until later, or now by force.
         prolonged: usize,
         /// Banned before for as long or longer, which stays. To shorten a ban, lift it first.
         unchanged: usize,
@@ -80,20 +80,28 @@ pub struct Covered {
 }
 
 /// Why a command was not carried out; nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     /// There is no such jail (any more).
     #[error("there is no such jail")]
     NoSuchJail,
     /// It would have banned somebody who is never banned.
     #[error(
-        "{net} holds addresses that are never banned: {entry} is in ignoreip; force it to ban them all the same"
+        "{net} holds addresses that are never banned: {entry} is in ignoreip; use --force to ban them all the same"
     )]
     Allowlisted {
         /// What was to be banned.
         net: IpNet,
         /// The entry of the allowlist.
         entry: IpNet,
+    },
+    /// It would have locked the host, or somebody who is logged in, out.
+    #[error("{told}; use --force to ban it all the same")]
+    Protected {
+        /// What was to be banned.
+        net: IpNet,
+        /// Who that is, in words.
+        told: String,
     },
     /// The ban would end when it begins.
     #[error("a ban needs a length of at least a millisecond")]
@@ -146,6 +154,9 @@ impl Engine {
         if time.unwrap_or(jail.policy.bantime).until(now).is_some_and(|end| end <= now) {
             return Err(Refused::NoTime);
         }
+        if !force && let Some((net, told)) = nets.iter().find_map(|n| Some((*n, self.protected.told(*n)?))) {
+            return Err(Refused::Protected { net, told });
+        }
         if !force && let Some((net, entry)) = nets.iter().find_map(|n| Some((*n, self.allowed_by(id, *n)?))) {
             return Err(Refused::Allowlisted { net, entry });
         }
@@ -171,25 +182,30 @@ impl Engine {
                     until,
                     offenses: 0,
                     evidence: evidence.clone(),
+                    forced: force,
                 };
                 self.make_room(now);
                 self.begin(ban);
                 new += 1;
                 continue;
             };
-            if !later(until, ban.until) {
+            let (later, forced) = (later(until, ban.until), force && !ban.forced);
+            if !later && !forced {
                 unchanged += 1;
                 continue;
             }
             let prolong = |ban: &mut Ban| {
-                ban.until = until;
+                if later {
+                    ban.until = until;
+                }
+                ban.forced |= force;
                 if !evidence.is_empty() {
                     ban.evidence.clone_from(&evidence);
                 }
             };
             if let Some(ban) = self.bans.change(id, net, prolong) {
                 let ban = ban.clone();
-                self.note_prolonged(&ban);
+                self.note_prolonged(id, net, ban.until);
                 self.decisions.push_back(Decision::Prolong(ban));
             }
             prolonged += 1;

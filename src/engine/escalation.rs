@@ -119,7 +119,7 @@ impl Escalation {
             Growth::Doubling => (time * count.min(20.0).exp2() * self.factor).max(time),
             Growth::Multipliers(all) => {
                 let at = usize::try_from(earlier).unwrap_or(usize::MAX);
-                let multiplier = all.get(at).or(all.last()).copied().unwrap_or(1.0);
+                let multiplier = all.get(at).or_else(|| all.last()).copied().unwrap_or(1.0);
                 time * self.factor * multiplier
             }
             // What has no value is not the maximum of anything: the ban is then as long as the first.

@@ -1,10 +1,13 @@
 //! Who was banned before, how often, and until when: bounded, and with what changed marked for the ledger.
 
+mod bits;
+
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use ipnet::IpNet;
 
+use self::bits::Bits;
 use super::escalation::{Escalation, Neighbours};
 use super::net::{Key, canonical};
 use super::siblings::Siblings;
@@ -28,7 +31,7 @@ pub struct Record {
     pub count: u32,
     /// When the last ban began, by the log's time.
     pub last: Timestamp,
-    /// When the last ban ended or will end; `None` for never.
+    /// When the last ban ended or will end; `None` for never. Across jails, the last of those that ran at once.
     pub last_end: Option<Timestamp>,
 }
 
@@ -149,6 +152,8 @@ impl History {
             }
         };
         if let Some(s) = self.slot_mut(slot) {
+            // Another jail's may end later.
+            let end = if s.count > 0 { s.end.max(end) } else { end };
             (s.count, s.last, s.end) = (earlier.saturating_add(1), since, end);
         }
         self.link_newest(slot);
@@ -159,7 +164,7 @@ impl History {
     /// The ban that is noted now ends later.
     pub(super) fn prolonged(&mut self, key: Key, end: Option<Timestamp>) {
         if let Some(slot) = self.find(key) {
-            self.end(slot, |_| end.unwrap_or(NEVER));
+            self.end(slot, |before| before.max(end.unwrap_or(NEVER)));
         }
     }
 
@@ -291,9 +296,9 @@ impl History {
         }
     }
 
-    /// How many networks whose next step up is `parent` were banned at `from` or later, counted up to `most`.
-    pub(super) fn within(&self, parent: Key, from: Timestamp, most: u32) -> u32 {
-        self.siblings.count(parent, from, most, &self.slots)
+    /// How many networks whose next step up is `parent` were last banned from `from` to `to`, counted up to `most`.
+    pub(super) fn within(&self, parent: Key, from: Timestamp, to: Timestamp, most: u32) -> u32 {
+        self.siblings.count(parent, from, to, most, &self.slots)
     }
 
     fn make_room(&mut self) {
@@ -390,42 +395,6 @@ impl Slot {
 
 fn jail_of(key: Key) -> Option<JailId> {
     (key.jail() != ACROSS).then(|| key.jail())
-}
-
-/// One bit per slot.
-#[derive(Debug, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    /// Sets a bit; what it was.
-    fn set(&mut self, slot: u32, to: bool) -> bool {
-        let (word, bit) = (place(slot / 64), 1u64 << (slot % 64));
-        if self.0.len() <= word {
-            if !to {
-                return false;
-            }
-            self.0.resize(word + 1, 0);
-        }
-        let Some(word) = self.0.get_mut(word) else { return false };
-        let was = *word & bit != 0;
-        *word = if to { *word | bit } else { *word & !bit };
-        was
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    /// Clears all bits and names those that were set.
-    fn drain(&mut self, mut each: impl FnMut(u32)) {
-        for (n, word) in (0u32..).zip(&mut self.0) {
-            let mut left = std::mem::take(word);
-            while left != 0 {
-                each(n * 64 + left.trailing_zeros());
-                left &= left - 1;
-            }
-        }
-    }
 }
 
 pub(super) fn place(slot: u32) -> usize {

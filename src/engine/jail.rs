@@ -60,6 +60,8 @@ pub struct JailStats {
     pub last_ban: Option<Timestamp>,
     /// Offenses by those who are never banned.
     pub allowlisted: u64,
+    /// Offenses that would have decided a ban, of those who are protected.
+    pub refused: u64,
     /// Offenses by those who were banned when they committed them, or when they were read.
     pub already_banned: u64,
     /// Bans that were over before they were decided: the lines were read too late.

@@ -48,6 +48,7 @@ mod jail;
 mod neighbours;
 mod net;
 mod persist;
+mod protected;
 mod repeaters;
 mod siblings;
 mod tracker;
@@ -82,6 +83,7 @@ pub use self::formula::{Formula, FormulaError, Values};
 pub use self::history::{Record, RecordChange};
 pub use self::jail::{JailStats, Policy};
 pub use self::persist::{Changed, Changes, Open};
+pub use self::protected::{Protected, Why};
 
 /// So far ahead of the agent's clock a log's may be: it is the same host's or one with NTP. What is further ahead is
 /// taken as of now, since a ban must not begin tomorrow.
@@ -134,6 +136,9 @@ pub enum Verdict {
     AlreadyBanned,
     /// Its offender is never banned.
     Allowlisted,
+    /// It would have decided a ban, but its offender is [protected](Engine::protected). The offenses stay on the count: the next
+    /// one decides as soon as the offender is not protected any more.
+    Refused,
     /// Its jail is gone: the line was under way when the configuration changed.
     NoSuchJail,
 }
@@ -148,6 +153,9 @@ pub struct Engine {
     /// By [`JailId`]. Boxed, because numbers are not reused and the gaps should cost nothing.
     jails: Vec<Option<Box<Jail>>>,
     allowlist: Allowlist,
+    protected: Protected,
+    /// Both of them: no prefix that holds any of these is banned as a whole.
+    never: Allowlist,
     tracker: Tracker,
     bans: Bans,
     /// Bans that were found in the kernel and that nobody remembers.
@@ -171,6 +179,8 @@ impl Engine {
         Self {
             jails: Vec::new(),
             allowlist: Allowlist::default(),
+            protected: Protected::default(),
+            never: Allowlist::default(),
             tracker: Tracker::new(limits.offenders, limits.times),
             bans: Bans::new(limits.bans, limits.evidence),
             found: HashSet::new(),
@@ -226,30 +236,64 @@ impl Engine {
     pub fn set_allowlist(&mut self, allowlist: Allowlist, now: Timestamp) {
         self.expire(now);
         let before = std::mem::replace(&mut self.allowlist, allowlist.clone());
+        self.join_lists();
         self.lift(UnbanReason::Reconfigured, now, |b| {
             allowlist.overlaps(b.offender) && !before.overlaps(b.offender)
         });
     }
 
+    /// Says who must not be banned at the moment, besides those who never are: an order to ban them all the same must be
+    /// forced. Bans that hold somebody who was not protected before are lifted, unless they were forced. Looks at every
+    /// ban when there is somebody new.
+    pub fn set_protected(&mut self, protected: Protected, now: Timestamp) {
+        self.expire(now);
+        let added = protected.added_since(&self.protected);
+        self.protected = protected;
+        self.join_lists();
+        if !added.entries().is_empty() {
+            self.lift(UnbanReason::Protected, now, |b| !b.forced && added.overlaps(b.offender));
+        }
+    }
+
+    /// Who must not be banned at the moment, and why.
+    #[must_use]
+    pub fn protected(&self) -> &Protected {
+        &self.protected
+    }
+
     /// Takes over a ban that the kernel already holds, at start; no decision comes of it. Of two bans of the same
-    /// network in the same jail the later end holds. It counts for escalation, unless it is noted already. Not taken (`false`) are bans of a jail that is unknown, and bans
-    /// of those who are never banned: [`bans`](Self::bans) then lacks them, and the kernel is told to drop them.
-    /// So set jails and allowlist first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
+    /// network in the same jail the later end holds. It counts for escalation, unless it is noted already. Not taken
+    /// (`false`) are bans of a jail that is unknown, and bans of those who are never banned or protected, unless they were
+    /// forced: [`bans`](Self::bans) then lacks them, and the kernel is told to drop them. So set jails and both lists
+    /// first. One that is over is taken and ends at the next [`timeout`](Self::timeout).
     pub fn adopt(&mut self, ban: Ban) -> bool {
         let (id, offender) = (ban.jail, canonical(ban.offender));
-        if self.allowed_by(id, offender).is_some() {
+        let (since, until) = (ban.since, ban.until);
+        // What is held already counted when it was decided.
+        let known = self.bans.get(id, offender).is_some_and(|held| held.since == since);
+        let taken = self.take(ban);
+        if taken && known {
+            self.note_prolonged(id, offender, until);
+        } else if taken {
+            self.note(id, offender, since, until);
+        }
+        taken
+    }
+
+    /// Takes over a ban without counting it: its record is restored with it.
+    fn take(&mut self, ban: Ban) -> bool {
+        let (id, offender) = (ban.jail, canonical(ban.offender));
+        if !ban.forced && self.allowed_by(id, offender).is_some() {
             return false;
         }
         let Some(jail) = self.jails.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return false };
         if self.bans.get(id, offender).is_none() {
             jail.stats.bans_current += 1;
             self.tracker.remove(Key::of(id, offender));
-            self.note(id, offender, ban.since, ban.until);
             self.bans.insert(Ban { offender, ..ban }, self.clock);
             self.keep_to_the_limit();
             return true;
         }
-        self.note(id, offender, ban.since, ban.until);
         self.bans.change(id, offender, |held| {
             if later(ban.until, held.until) {
                 *held = Ban { offender, ..ban };
@@ -285,7 +329,7 @@ impl Engine {
             at = now;
             jail.stats.future_clamped += 1;
         }
-        let key = jail.offender(o.jail, &self.allowlist, addr);
+        let key = jail.offender(o.jail, &self.never, addr);
         let mut forgotten = None;
         let count = match self.tracker.count(key, at, now, &jail.policy, &mut forgotten) {
             Tally::Served => {
@@ -317,13 +361,28 @@ impl Engine {
             self.widen(o.jail, key.net(), at, o.line, now);
             return Verdict::TooOld;
         }
+        if self.protected.overlaps(key.net()) {
+            if let Some(jail) = self.jails.get_mut(usize::from(o.jail.0)).and_then(Option::as_mut) {
+                jail.stats.refused += 1;
+            }
+            return Verdict::Refused;
+        }
         if !self.make_room(now) {
             self.crowded_out(o.jail);
             return Verdict::NoRoom;
         }
         let evidence = o.line.get(..EVIDENCE_CAP).unwrap_or(o.line).into();
-        self.begin(Ban { jail: o.jail, offender: key.net(), since: at, until, offenses: count, evidence });
-        self.widen(o.jail, key.net(), at, o.line, now);
+        let offender = key.net();
+        self.begin(Ban {
+            jail: o.jail,
+            offender,
+            since: at,
+            until,
+            offenses: count,
+            evidence,
+            forced: false,
+        });
+        self.widen(o.jail, offender, at, o.line, now);
         Verdict::Banned
     }
 
@@ -384,7 +443,7 @@ impl Engine {
     pub fn offender(&self, jail: JailId, addr: IpAddr) -> Option<IpNet> {
         let addr = addr.to_canonical();
         let j = self.jail(jail)?;
-        (!j.allows(&self.allowlist, addr)).then(|| j.offender(jail, &self.allowlist, addr).net())
+        (!j.allows(&self.allowlist, addr)).then(|| j.offender(jail, &self.never, addr).net())
     }
 
     /// What came of the offenses in a jail. Looks at every tracked offender: who asks about several jails asks for
@@ -422,10 +481,14 @@ impl Engine {
         (0..=u16::MAX).zip(&self.jails).filter(|(_, jail)| jail.is_some()).map(|(id, _)| JailId(id))
     }
 
-    /// The entry of the allowlists that forbids `jail` to ban `net`.
+    /// The entry that forbids `jail` to ban `net`: of the allowlists, or of those who are protected.
     fn allowed_by(&self, jail: JailId, net: IpNet) -> Option<IpNet> {
         let own = || self.jail(jail)?.policy.allowlist.as_ref()?.entry(net);
-        self.allowlist.entry(net).or_else(own)
+        self.never.entry(net).or_else(own)
+    }
+
+    fn join_lists(&mut self) {
+        self.never = self.allowlist.entries().iter().copied().chain(self.protected.nets()).collect();
     }
 
     /// How many bans were given up over all jails, because there were too many.

@@ -24,6 +24,7 @@ struct History {
 pub(super) struct Model {
     pub(super) jails: BTreeMap<JailId, Policy>,
     pub(super) allowlist: Vec<IpNet>,
+    pub(super) protected: Vec<IpNet>,
     pub(super) bans: Vec<Ban>,
     pub(super) decisions: Vec<Decision>,
     history: Vec<History>,
@@ -39,6 +40,7 @@ impl Model {
         Self {
             jails: BTreeMap::new(),
             allowlist: Vec::new(),
+            protected: Vec::new(),
             bans: Vec::new(),
             decisions: Vec::new(),
             history: Vec::new(),
@@ -62,7 +64,9 @@ impl Model {
         let whole = IpNet::from(addr);
         let prefix =
             if addr.is_ipv6() { IpNet::new(addr, policy.ipv6_prefix).unwrap().trunc() } else { whole };
-        let offender = if allowed.iter().any(|n| overlap(*n, prefix)) { whole } else { prefix };
+        let mut never = allowed.iter().chain(&self.protected);
+        let offender = if never.any(|n| overlap(*n, prefix)) { whole } else { prefix };
+        let is_protected = self.protected.iter().any(|n| overlap(*n, offender));
 
         let total_recall = self.total_recall;
         let history = self.history_of(id, offender, now);
@@ -90,14 +94,25 @@ impl Model {
         if count < policy.maxretry {
             return Verdict::Counted { count };
         }
-        history.times.clear();
         let until = self.lasts(id, offender, at).until(at);
         if until.is_some_and(|end| end <= now) {
-            self.history_of(id, offender, now).floor = until;
+            let history = self.history_of(id, offender, now);
+            history.times.clear();
+            history.floor = until;
             self.note(id, offender, at, until);
             self.widen(id, offender, at, now);
             return Verdict::TooOld;
         }
+        let maxretry = self.jails[&id].maxretry;
+        let history = self.history_of(id, offender, now);
+        if is_protected {
+            // Where the first offense decides, nothing is remembered of it.
+            if maxretry <= 1 && history.times.len() == 1 && history.floor.is_none() {
+                self.history.retain(|h| (h.jail, h.offender) != (id, offender));
+            }
+            return Verdict::Refused;
+        }
+        history.times.clear();
         self.begin(Ban {
             jail: id,
             offender,
@@ -105,6 +120,7 @@ impl Model {
             until,
             offenses: count,
             evidence: crate::types::Evidence::default(),
+            forced: false,
         });
         self.widen(id, offender, at, now);
         Verdict::Banned
@@ -149,12 +165,15 @@ impl Model {
             let Some(e) = e else { continue };
             let count = self.earlier(scope, net, since, &e) + 1;
             let never = Timestamp::from_millis(i64::MAX);
+            let end = until.unwrap_or(never);
             match self.noted.iter_mut().find(|r| (r.jail, r.offender) == (scope, net)) {
-                Some(r) if since <= r.last => {
-                    let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+                Some(r) => {
+                    if since > r.last {
+                        (r.count, r.last) = (count, since);
+                    }
+                    let end = r.last_end.unwrap_or(never).max(end);
                     r.last_end = Some(end).filter(|end| *end != never);
                 }
-                Some(r) => (r.count, r.last, r.last_end) = (count, since, until),
                 None => {
                     self.noted.push(Record {
                         jail: scope,
@@ -175,14 +194,15 @@ impl Model {
         let mut step = n.parent(net);
         while let Some(prefix) = step {
             step = n.parent(prefix);
-            let within =
-                |r: &&Record| r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from;
+            let within = |r: &&Record| {
+                r.jail == Some(id) && n.parent(r.offender) == Some(prefix) && r.last >= from && r.last <= at
+            };
             let runs = self
                 .record(Some(id), prefix)
                 .is_some_and(|r| r.last < at && r.last_end.is_none_or(|end| at < end));
             let banned = self.bans.iter().any(|b| (b.jail, b.offender) == (id, prefix));
             let many = self.noted.iter().filter(within).count() >= n.after as usize;
-            if !many || runs || banned || allowed.iter().any(|a| overlap(*a, prefix)) {
+            if !many || runs || banned || allowed.iter().chain(&self.protected).any(|a| overlap(*a, prefix)) {
                 continue;
             }
             let until = self.lasts(id, prefix, at).until(at);
@@ -190,9 +210,25 @@ impl Model {
                 self.note(id, prefix, at, until);
             } else {
                 let evidence = format!("{} neighbours banned, last: ", n.after).into_bytes().into();
-                self.begin(Ban { jail: id, offender: prefix, since: at, until, offenses: n.after, evidence });
+                self.begin(Ban {
+                    jail: id,
+                    offender: prefix,
+                    since: at,
+                    until,
+                    offenses: n.after,
+                    evidence,
+                    forced: false,
+                });
             }
             return;
+        }
+    }
+
+    fn prolonged(&mut self, id: JailId, net: IpNet, until: Option<Timestamp>) {
+        let never = Timestamp::from_millis(i64::MAX);
+        for r in self.noted.iter_mut().filter(|r| r.offender == net && r.jail.is_none_or(|of| of == id)) {
+            let end = r.last_end.unwrap_or(never).max(until.unwrap_or(never));
+            r.last_end = Some(end).filter(|end| *end != never);
         }
     }
 
@@ -204,6 +240,19 @@ impl Model {
                 r.jail == Some(id) && below.as_ref().is_some_and(|n| n.parent(r.offender) == Some(net));
             !child && (r.offender != net || r.jail.is_some_and(|of| of != id))
         });
+    }
+
+    /// Why it would not ban them; the protected ones are told first.
+    pub(super) fn refuses_all(
+        &self,
+        id: JailId,
+        nets: &[IpNet],
+        time: Option<BanTime>,
+        force: bool,
+        now: Timestamp,
+    ) -> Option<Refused> {
+        let all = || nets.iter().filter_map(|n| self.refuses(id, *n, time, force, now));
+        all().find(|refused| matches!(refused, Refused::Protected { .. })).or_else(|| all().next())
     }
 
     /// Why it would not ban.
@@ -219,6 +268,9 @@ impl Model {
         if time.unwrap_or(policy.bantime).until(now).is_some_and(|end| end <= now) {
             return Some(Refused::NoTime);
         }
+        if !force && self.protected.iter().any(|n| overlap(*n, canonical(net))) {
+            return Some(Refused::Protected { net, told: String::new() });
+        }
         let mut everywhere = self.allowlist.clone();
         everywhere.sort();
         let mut entries = everywhere.into_iter().chain(entries(policy));
@@ -227,32 +279,34 @@ impl Model {
     }
 
     /// Bans what it would not refuse.
-    pub(super) fn ban(&mut self, id: JailId, net: IpNet, time: Option<BanTime>, now: Timestamp) {
+    pub(super) fn ban(
+        &mut self,
+        id: JailId,
+        net: IpNet,
+        time: Option<BanTime>,
+        forced: bool,
+        now: Timestamp,
+    ) {
         self.expire(now);
         let offender = canonical(net);
         let running = self.bans.iter().find(|b| b.jail == id && b.offender == offender);
         let since = running.map_or(now, |b| b.since);
         let until = time.unwrap_or_else(|| self.lasts(id, offender, since)).until(now);
         let Some(held) = self.bans.iter_mut().find(|b| b.jail == id && b.offender == offender) else {
-            self.begin(Ban {
-                jail: id,
-                offender,
-                since: now,
-                until,
-                offenses: 0,
-                evidence: crate::types::Evidence::default(),
-            });
+            let evidence = crate::types::Evidence::default();
+            self.begin(Ban { jail: id, offender, since: now, until, offenses: 0, evidence, forced });
             return;
         };
         let never = Timestamp::from_millis(i64::MAX);
-        if until.unwrap_or(never) > held.until.unwrap_or(never) {
-            held.until = until;
-            self.decisions.push(Decision::Prolong(held.clone()));
-            for r in
-                self.noted.iter_mut().filter(|r| r.offender == offender && r.jail.is_none_or(|of| of == id))
-            {
-                r.last_end = until;
+        let longer = until.unwrap_or(never) > held.until.unwrap_or(never);
+        if longer || (forced && !held.forced) {
+            held.forced |= forced;
+            if longer {
+                held.until = until;
             }
+            let until = held.until;
+            self.decisions.push(Decision::Prolong(held.clone()));
+            self.prolonged(id, offender, until);
         }
     }
 
@@ -291,15 +345,30 @@ impl Model {
         self.lift(UnbanReason::Reconfigured, now, |b| newly(&before, &nets, b.offender));
     }
 
+    pub(super) fn set_protected(&mut self, nets: Vec<IpNet>, now: Timestamp) {
+        self.expire(now);
+        let before = std::mem::replace(&mut self.protected, nets.clone());
+        let added: Vec<IpNet> = nets.into_iter().filter(|n| !before.contains(n)).collect();
+        self.lift(UnbanReason::Protected, now, |b| {
+            !b.forced && added.iter().any(|n| overlap(*n, b.offender))
+        });
+    }
+
     pub(super) fn adopt(&mut self, mut ban: Ban) -> bool {
         ban.offender = canonical(ban.offender);
         if !self.jails.contains_key(&ban.jail)
-            || self.allowed(ban.jail).iter().any(|n| overlap(*n, ban.offender))
+            || (!ban.forced
+                && self.allowed(ban.jail).iter().chain(&self.protected).any(|n| overlap(*n, ban.offender)))
         {
             return false;
         }
         let never = Timestamp::from_millis(i64::MAX);
-        self.note(ban.jail, ban.offender, ban.since, ban.until);
+        let held = self.bans.iter().find(|b| b.jail == ban.jail && b.offender == ban.offender);
+        if held.is_some_and(|held| held.since == ban.since) {
+            self.prolonged(ban.jail, ban.offender, ban.until);
+        } else {
+            self.note(ban.jail, ban.offender, ban.since, ban.until);
+        }
         match self.bans.iter_mut().find(|b| b.jail == ban.jail && b.offender == ban.offender) {
             Some(held) if ban.until.unwrap_or(never) > held.until.unwrap_or(never) => *held = ban,
             Some(_) => {}
@@ -333,9 +402,8 @@ impl Model {
         match reason {
             UnbanReason::Expired => {}
             UnbanReason::Lifted => self.forget(ban.jail, ban.offender),
-            UnbanReason::Reconfigured | UnbanReason::MadeRoom => {
-                let of =
-                    |r: &&mut Record| r.offender == ban.offender && r.jail.is_none_or(|id| id == ban.jail);
+            UnbanReason::Reconfigured | UnbanReason::Protected | UnbanReason::MadeRoom => {
+                let of = |r: &&mut Record| (r.jail, r.offender) == (Some(ban.jail), ban.offender);
                 for r in self.noted.iter_mut().filter(of) {
                     r.last_end = Some(r.last_end.map_or(floor, |end| end.min(floor)));
                 }

@@ -40,7 +40,15 @@ impl Engine {
         evidence.extend_from_slice(line);
         evidence.truncate(EVIDENCE_CAP);
         let evidence = evidence.into();
-        self.begin(Ban { jail, offender: prefix, since: at, until, offenses: count, evidence });
+        self.begin(Ban {
+            jail,
+            offender: prefix,
+            since: at,
+            until,
+            offenses: count,
+            evidence,
+            forced: false,
+        });
     }
 
     /// The first prefix above `net` that is to be banned, and how many networks of it were.
@@ -49,7 +57,7 @@ impl Engine {
         let mut steps = std::iter::successors(neighbours.parent(net), |net| neighbours.parent(*net));
         steps.find_map(|prefix| {
             let key = Key::of(jail, prefix);
-            let count = self.history.within(key, from, neighbours.after);
+            let count = self.history.within(key, from, at, neighbours.after);
             let ripe = count >= neighbours.after
                 && !self.history.covers(key, at)
                 && self.bans.get(jail, prefix).is_none()

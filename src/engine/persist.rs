@@ -93,7 +93,7 @@ impl Engine {
         let mut refused = Vec::new();
         for ban in bans {
             let (key, found) = (Key::of(ban.jail, canonical(ban.offender)), *ban.evidence == *FOUND);
-            if !self.adopt(ban.clone()) {
+            if !self.take(ban.clone()) {
                 refused.push(ban);
             } else if found {
                 // Its line may still be read once more: the agent before us died again before it was.
@@ -138,16 +138,19 @@ impl Engine {
         let found = |ban: &&Ban| self.found.contains(&Key::of(ban.jail, ban.offender));
         for net in bans.filter(found).map(|ban| ban.offender).collect::<Vec<_>>() {
             self.found.remove(&Key::of(o.jail, net));
+            // It was noted when it was found: this is what counted for it, jitter included.
             let until = self.lasts(o.jail, net, o.at).0.until(o.at);
-            let changed = self.bans.change(o.jail, net, |ban| {
+            let mut exact = None;
+            self.bans.change(o.jail, net, |ban| {
                 let near = |a: Timestamp, b: Timestamp| a.since(b).max(b.since(a)) <= INEXACT;
                 if ban.until.zip(until).is_some_and(|(a, b)| near(a, b)) {
                     ban.until = until;
+                    exact = until;
                 }
                 ban.evidence = o.line.get(..EVIDENCE_CAP).unwrap_or(o.line).into();
             });
-            if let Some(ban) = changed.cloned() {
-                self.note_prolonged(&ban);
+            if let Some(end) = exact {
+                self.note_exact(o.jail, net, end);
             }
         }
     }

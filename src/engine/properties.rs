@@ -68,9 +68,11 @@ enum Act {
         jail: usize,
     },
     SetAllowlist(Vec<usize>),
+    SetProtected(Vec<usize>),
     Adopt {
         jail: usize,
         net: usize,
+        forced: bool,
         until: Option<i64>,
     },
 }
@@ -163,8 +165,9 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (jail.clone(), any_policy()).prop_map(|(jail, policy)| Act::SetJail { jail, policy }),
         1 => jail.clone().prop_map(|jail| Act::RemoveJail { jail }),
         1 => some_nets().prop_map(Act::SetAllowlist),
-        1 => (jail, 0..NETS.len(), prop::option::weighted(0.9, -5000i64..30_000))
-            .prop_map(|(jail, net, until)| Act::Adopt { jail, net, until }),
+        1 => some_nets().prop_map(Act::SetProtected),
+        1 => (jail, 0..NETS.len(), prop::option::weighted(0.9, -5000i64..30_000), prop::bool::weighted(0.2))
+            .prop_map(|(jail, net, until, forced)| Act::Adopt { jail, net, until, forced }),
     ]
 }
 
@@ -220,17 +223,22 @@ impl Pair {
                 let got = self.engine.command(order, now);
                 // The model bans one by one, so it is asked first whether it would refuse any.
                 self.model.expire(now);
-                let want = nets.iter().find_map(|n| self.model.refuses(jail, *n, *time, *force, now));
+                let want = self.model.refuses_all(jail, &nets, *time, *force, now);
                 match got {
                     Ok(_) => {
                         assert_eq!(want, None);
                         for net in nets {
-                            self.model.ban(jail, net, *time, now);
+                            self.model.ban(jail, net, *time, *force, now);
                         }
                     }
                     // An order for no networks has a jail and a time, too.
                     Err(refused) => {
-                        assert_eq!(Some(refused), want.or_else(|| nets.is_empty().then_some(refused)));
+                        // The words for a reason are no concern of the model's.
+                        let refused = match refused {
+                            Refused::Protected { net, .. } => Refused::Protected { net, told: String::new() },
+                            other => other,
+                        };
+                        assert_eq!(Some(&refused), want.as_ref().or(nets.is_empty().then_some(&refused)));
                     }
                 }
             }
@@ -267,7 +275,12 @@ impl Pair {
                 self.engine.set_allowlist(nets.iter().copied().collect(), now);
                 self.model.set_allowlist(nets, now);
             }
-            Act::Adopt { jail, net: n, until } => {
+            Act::SetProtected(nets) => {
+                let nets: Vec<IpNet> = nets.iter().map(|n| canonical(net(NETS[*n]))).collect();
+                self.engine.set_protected(nets.iter().map(|net| (*net, Why::Gateway)).collect(), now);
+                self.model.set_protected(nets, now);
+            }
+            Act::Adopt { jail, net: n, until, forced } => {
                 let until = until.map(|ms| Timestamp::from_millis(now.as_millis() + ms));
                 let ban = Ban {
                     jail: JAILS[*jail],
@@ -276,6 +289,7 @@ impl Pair {
                     until,
                     offenses: 0,
                     evidence: crate::types::Evidence::default(),
+                    forced: *forced,
                 };
                 assert_eq!(self.engine.adopt(ban.clone()), self.model.adopt(ban));
             }

@@ -26,8 +26,9 @@ impl Engine {
         self.seed = seed;
     }
 
-    /// Takes over what was remembered of repeaters, at start. Call it after the jails are set and before
-    /// [`restore`](Self::restore) and [`adopt`](Self::adopt), so that a ban that is in both is counted once. Of more than there is room for, those who were banned last are kept.
+    /// Takes over what was remembered of repeaters, at start. The bans that [`restore`](Self::restore) is given are taken to
+    /// be counted in it; those that only [`adopt`](Self::adopt) finds are counted if they are newer. Call it
+    /// after the jails are set and before both. Of more than there is room for, those who were banned last are kept.
     pub fn restore_history(&mut self, records: impl IntoIterator<Item = Record>) {
         let mut records: Vec<Record> = records.into_iter().collect();
         records.sort_by_key(|record| record.last);
@@ -79,19 +80,30 @@ impl Engine {
     }
 
     /// A ban that is noted ends later.
-    pub(super) fn note_prolonged(&mut self, ban: &Ban) {
-        for of in [Some(ban.jail), None] {
-            self.history.prolonged(key(of, ban.offender), ban.until);
+    pub(super) fn note_prolonged(&mut self, jail: JailId, net: IpNet, until: Option<Timestamp>) {
+        for of in [Some(jail), None] {
+            self.history.prolonged(key(of, net), until);
         }
+    }
+
+    /// The end of a ban that is noted is known better.
+    pub(super) fn note_exact(&mut self, jail: JailId, net: IpNet, end: Timestamp) {
+        self.note_prolonged(jail, net, Some(end));
+        self.history.ended(key(Some(jail), net), end);
     }
 
     /// A ban that is noted has ended. Who was unbanned by hand begins anew, as in fail2ban.
     pub(super) fn note_ended(&mut self, ban: &Ban, reason: UnbanReason, now: Timestamp) {
-        for who in [Some(ban.jail), None].map(|of| key(of, ban.offender)) {
-            match reason {
-                UnbanReason::Expired => {}
-                UnbanReason::Lifted => self.history.forget(who),
-                UnbanReason::Reconfigured | UnbanReason::MadeRoom => self.history.ended(who, now),
+        let [own, across] = [Some(ban.jail), None].map(|of| key(of, ban.offender));
+        match reason {
+            UnbanReason::Expired => {}
+            UnbanReason::Lifted => {
+                self.history.forget(own);
+                self.history.forget(across);
+            }
+            // Across jails another one's ban may run on.
+            UnbanReason::Reconfigured | UnbanReason::Protected | UnbanReason::MadeRoom => {
+                self.history.ended(own, now);
             }
         }
     }

@@ -12,9 +12,9 @@ use super::history::{NIL, Slot, place};
 use super::net::Key;
 use crate::types::{JailId, Timestamp};
 
-/// A list is kept in order by looking for a place from its head on, at most so far. That is further than is ever counted,
-/// so who stands beyond it matters only after others are forgotten.
-pub(super) const FARTHEST: usize = 256;
+/// A list is looked at from its head on, at most so far. That is further than is ever counted, so who stands beyond it
+/// matters only for lines that are late while many others are not.
+const FARTHEST: usize = 256;
 
 #[derive(Clone, Copy, Debug)]
 struct Link {
@@ -111,12 +111,21 @@ impl Siblings {
         self.heads.find(self.hasher.hash_one(parent), is).copied()
     }
 
-    /// How many records in `parent` were last banned at `from` or later, counted up to `most`.
-    pub(super) fn count(&self, parent: Key, from: Timestamp, most: u32, slots: &[Slot]) -> u32 {
+    /// How many records in `parent` were last banned from `from` to `to`, counted up to `most`. Those that were banned
+    /// later are no reason for what is decided at `to`; only of a log that is read late, or again, there are any.
+    pub(super) fn count(
+        &self,
+        parent: Key,
+        from: Timestamp,
+        to: Timestamp,
+        most: u32,
+        slots: &[Slot],
+    ) -> u32 {
         let mut next = self.first(parent, slots).unwrap_or(NIL);
         let mut count = 0;
-        while count < most && slots.get(place(next)).is_some_and(|s| s.last >= from) {
-            count += 1;
+        for _ in 0..FARTHEST {
+            let Some(slot) = slots.get(place(next)).filter(|s| s.last >= from && count < most) else { break };
+            count += u32::from(slot.last <= to);
             next = self.at(next).earlier;
         }
         count

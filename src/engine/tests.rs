@@ -70,6 +70,7 @@ fn the_deciding_offense_begins_the_ban() {
         until: Some(at(660.0)),
         offenses: 3,
         evidence: b"the line".as_slice().into(),
+        forced: false,
     };
     assert_eq!(drain(&mut e), [Decision::Ban(ban.clone())]);
     assert_eq!(e.poll_timeout(), Some(at(660.0)));
@@ -134,6 +135,7 @@ fn a_ban_found_in_the_kernel_is_known_from_then_on() {
         until: None,
         offenses: 2,
         evidence: crate::types::Evidence::default(),
+        forced: false,
     };
     assert!(e.adopt(ban));
     assert_eq!(e.in_force_since(JAIL, addr("2001:db8::1")), Some(at(50.0)));
@@ -393,7 +395,7 @@ fn the_allowlist_lifts_bans_but_not_those_that_were_forced_in_spite_of_it() {
     );
     assert_eq!(
         order(&mut e, &["192.0.2.0/24"], None, false).unwrap_err().to_string(),
-        "192.0.2.0/24 holds addresses that are never banned: 192.0.2.2/32 is in ignoreip; force it to ban them all the same"
+        "192.0.2.0/24 holds addresses that are never banned: 192.0.2.2/32 is in ignoreip; use --force to ban them all the same"
     );
     order(&mut e, &["192.0.2.0/24"], None, true).unwrap();
     e.set_allowlist([net("192.0.2.2/31")].into_iter().collect(), at(2.0));

@@ -108,6 +108,16 @@ impl Filter {
         &self.name
     }
 
+    /// Whether it is made for lines as syslog writes them into files, with host and program before the message: patterns are,
+    /// since fail2ban's are, and sshd's format. Formats of access logs and of JSON know no such head.
+    #[must_use]
+    pub fn reads_syslog(&self) -> bool {
+        match &self.kind {
+            Kind::Structured(structured) => structured.formats.contains(&Format::Sshd),
+            Kind::Regex(_) => true,
+        }
+    }
+
     /// What is allowed but doubtful, each with the pattern's number; to be shown once, when the configuration is read.
     #[must_use]
     pub fn warnings(&self) -> &[String] {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub(super) gone_since: Option<Timestamp>,
     /// What is to be read before the file that is found here next.
     pub(super) after: Option<FileId>,
+    /// The file that was here before.
+    left: Option<FileId>,
     had_file: bool,
     said: Option<Said>,
     /// The path without symbolic links, as inotify says it, when a file was last there. Kept while it is gone: the next
@@ -67,6 +69,7 @@ impl Entry {
             present: false,
             gone_since: None,
             after: None,
+            left: None,
             had_file: false,
             said: None,
             real: PathBuf::new(),
@@ -158,13 +161,18 @@ impl Follower {
             }
             former = Some(pending.mark);
         }
+        let resumed = place.is_some();
         match self.begin(path, identity, body, size, (place, former.is_some()), now, handler) {
             Ok(Some(id)) => {
-                // Under the number that its device has now, it was told already.
-                if let Some(mark) = former.filter(|mark| mark.identity() != identity) {
+                self.bind(path, id);
+                let Some(mark) = former else { return };
+                if mark.identity() != identity {
+                    // Under the number that its device has now it was told already.
                     self.drop_mark(&mark, handler);
                 }
-                self.bind(path, id);
+                if resumed {
+                    self.resumed_at(&mark, (path, (metadata.mtime(), metadata.mtime_nsec())), id);
+                }
             }
             Ok(None) => {}
             Err(error) => {
@@ -189,6 +197,14 @@ impl Follower {
         now: Timestamp,
         handler: &mut dyn Handler,
     ) -> io::Result<Option<FileId>> {
+        let left = self.entries.get_mut(path).and_then(|entry| entry.left.take());
+        let left = left.or_else(|| self.last_left(path));
+        if !known && let Some(left) = left {
+            let before = self.open_between(path, left, now, handler);
+            if let Some(entry) = self.entries.get_mut(path) {
+                entry.after = before;
+            }
+        }
         let original = self.original_of(path);
         if let Some(original) = original {
             self.look_at_original(original, now, handler)?;
@@ -252,6 +268,12 @@ impl Follower {
         Ok(Some(id))
     }
 
+    /// The file that left the path last and is still read.
+    fn last_left(&self, path: &Path) -> Option<FileId> {
+        let parting = self.parting.iter().filter_map(|id| self.files.get(id));
+        parting.filter(|file| file.leaving && file.info.path == path).map(|file| file.info.id).max()
+    }
+
     /// The path leads to this file from now on.
     pub(super) fn bind(&mut self, path: &Path, id: FileId) {
         let (Some(entry), Some(file)) = (self.entries.get_mut(path), self.files.get_mut(&id)) else { return };
@@ -281,6 +303,7 @@ impl Follower {
         let Some(id) = entry.file.take() else { return };
         entry.from = From::Start;
         entry.old = false;
+        entry.left = Some(id);
         if let Some(file) = self.files.get_mut(&id) {
             file.paths.retain(|known| known != path);
             self.orphans.push(id);

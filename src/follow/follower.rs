@@ -1,6 +1,7 @@
 //! The follower's turn: wait, look at what changed, read, let go of what is done.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -100,6 +101,8 @@ pub struct Follower {
     pub(super) past: Past,
     /// Directories that were listed in this turn.
     pub(super) listings: Listings,
+    /// What was added to the name of a log that was rotated last, other than `.1`.
+    pub(super) suffix: OsString,
     /// The one compressed file that is being unpacked: one at a time, because each takes memory.
     unpacking: Option<FileId>,
     queue: VecDeque<FileId>,
@@ -137,6 +140,7 @@ impl Follower {
             watches_due: false,
             past: Past::default(),
             listings: Listings::default(),
+            suffix: OsString::new(),
             unpacking: None,
             queue: VecDeque::new(),
             changes: Changes::default(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+use super::event::FileId;
 use super::mark::Mark;
 use super::position::Identity;
 use crate::types::Timestamp;
@@ -12,6 +13,26 @@ use crate::types::Timestamp;
 pub(super) struct Past {
     marks: HashMap<Identity, Pending>,
     paths: BTreeMap<PathBuf, Vec<Identity>>,
+    /// The newest marked file that was found of each log, in the look that is under way.
+    pub(super) newest: BTreeMap<PathBuf, Newest>,
+}
+
+/// The newest marked file of a log: what rotation made after it was never seen.
+#[derive(Debug)]
+pub(super) struct Newest {
+    /// Under which number it was opened; `None` if none was found yet.
+    pub(super) id: Option<FileId>,
+    /// Where it is.
+    pub(super) place: PathBuf,
+    pub(super) modified: (i64, i64),
+    /// Whether all of the log's marked files were found, under names that say which is the newest.
+    pub(super) certain: bool,
+}
+
+impl Default for Newest {
+    fn default() -> Self {
+        Self { id: None, place: PathBuf::new(), modified: (0, 0), certain: true }
+    }
 }
 
 /// A mark whose file was not found yet.

@@ -31,8 +31,8 @@ pub(super) struct Found {
     pub(super) path: PathBuf,
     pub(super) identity: Identity,
     pub(super) modified: (i64, i64),
-    size: u64,
-    body: Body,
+    pub(super) size: u64,
+    pub(super) body: Body,
 }
 
 /// What came of a search.
@@ -201,7 +201,12 @@ impl Follower {
         // Each is told its place before this one's is told anew: at no point does a line belong to none or to two.
         self.let_twins_go(&mark, id, now, handler);
         let copy = match self.find_copy(&mark, Some(anew.modified)) {
-            Search::Found(found) => Some(self.open_rest(*found, &mark, after, now, handler)),
+            Search::Found(found) => {
+                let (place, modified) = (found.path.clone(), found.modified);
+                let first = self.open_rest(*found, &mark, after, now, handler);
+                // It may have been emptied more than once.
+                Some(self.open_unseen(&mark.path, (&place, modified), first, now, handler))
+            }
             Search::Nothing(_) | Search::Unknown(..) => after,
         };
         let Some(file) = self.files.get_mut(&id) else { return };

@@ -140,9 +140,15 @@ impl Follower {
         if pattern.ends_in_glob() && is_compressed(&path) {
             return;
         }
-        let from = if *scanned { From::Start } else { source.from };
+        // The successor of a file that is being left is new, too, whoever asks for it now.
+        let left = || {
+            let mut leaving = self.parting.iter().filter_map(|id| self.files.get(id));
+            leaving.any(|file| file.leaving && file.info.path == path)
+        };
+        let is_new = *scanned || !self.entries.contains_key(&path) && left();
+        let from = if is_new { From::Start } else { source.from };
         let scan = self.scans;
-        let entry = self.entries.entry(path).or_insert_with(|| Entry::new(from, !scanned, scan));
+        let entry = self.entries.entry(path).or_insert_with(|| Entry::new(from, !is_new, scan));
         if entry.scan == scan && entry.file.is_none() {
             entry.from = entry.from.wider(from);
         }

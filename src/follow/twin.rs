@@ -7,11 +7,12 @@ use std::io;
 use std::path::Path;
 
 use super::Handler;
+use super::body::Body;
 use super::event::FileId;
 use super::file::File;
 use super::follower::Follower;
 use super::kin::logs_of;
-use super::mark::Mark;
+use super::mark::{HEAD, Mark};
 use crate::types::Timestamp;
 
 /// So many bytes are compared at each place.
@@ -19,7 +20,7 @@ const SAMPLE: usize = 4096;
 
 /// What a file is beside another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Likeness {
+pub(super) enum Likeness {
     /// All that it holds is in the other one.
     Copy,
     /// It begins with all that the other one holds, and goes on.
@@ -127,9 +128,8 @@ impl Follower {
             file.twin = None;
             file.caught_up = false;
             let looked = file.look(now, handler);
-            if let Err(error) = looked.and_then(|anew| match anew {
-                None => file.skip_to(mark, handler),
-                Some(_) => Ok(()),
+            if let Err(error) = looked.and_then(|anew| {
+                if anew.is_none() && is_copy_of(file, mark)? { file.skip_to(mark, handler) } else { Ok(()) }
             }) {
                 self.failed_to_read(id, &error, handler);
             }
@@ -146,18 +146,38 @@ impl Follower {
     }
 }
 
-/// Compares the beginnings of two files, their ends, and what is before the place up to which `known` was read.
+/// Whether the file is a copy of what was marked, which is there no more. It may have been made before the last lines
+/// were added.
+fn is_copy_of(file: &mut File, mark: &Mark) -> io::Result<bool> {
+    if file.size >= mark.position.offset && file.size >= mark.head.len() as u64 {
+        return mark.fits(&mut file.body, file.size);
+    }
+    let mut head = [0; HEAD];
+    let n = file.body.read_at(&mut head, 0)?;
+    Ok(mark.head.starts_with(&head[..n]))
+}
+
 fn likeness(file: &mut File, known: &mut File) -> io::Result<Likeness> {
-    let common = file.size.min(known.size);
-    if file.size == 0 {
+    let place = known.mark.position.offset;
+    compare((&mut file.body, file.size), (&mut known.body, known.size), place)
+}
+
+/// Compares the beginnings of two files, their ends, and what is before the place up to which `known` was read.
+pub(super) fn compare(
+    (file, file_size): (&mut Body, u64),
+    (known, known_size): (&mut Body, u64),
+    place: u64,
+) -> io::Result<Likeness> {
+    let common = file_size.min(known_size);
+    if file_size == 0 {
         return Ok(Likeness::Copy);
     }
-    for end in [common.min(SAMPLE as u64), known.mark.position.offset.min(common), common] {
+    for end in [common.min(SAMPLE as u64), place.min(common), common] {
         let start = end.saturating_sub(SAMPLE as u64);
         let length = usize::try_from(end - start).unwrap_or(SAMPLE);
         let (mut a, mut b) = (vec![0; length], vec![0; length]);
-        let n = file.body.read_at(&mut a, start)?;
-        let m = known.body.read_at(&mut b, start)?;
+        let n = file.read_at(&mut a, start)?;
+        let m = known.read_at(&mut b, start)?;
         if m < length {
             // It is just being emptied, as will be seen the next time.
             return Ok(Likeness::Copy);
@@ -166,9 +186,9 @@ fn likeness(file: &mut File, known: &mut File) -> io::Result<Likeness> {
             return Ok(Likeness::Different);
         }
     }
-    Ok(match known.size {
+    Ok(match known_size {
         0 => Likeness::Different,
-        size if file.size > size => Likeness::Longer,
+        size if file_size > size => Likeness::Longer,
         _ => Likeness::Copy,
     })
 }

@@ -1,4 +1,4 @@
-//! What enforces bans by source: nf_tables, or iptables-legacy and ipset; and which of them it is to be.
+//! What enforces bans by source: nf_tables, or iptables-legacy and ipset, or nobody; and which of them it is to be.
 
 use nft::Connection;
 
@@ -11,13 +11,15 @@ use crate::types::Timestamp;
 const ADVICE: &str = "run it as root or grant CAP_NET_ADMIN; then either the kernel must have nf_tables (modprobe nf_tables), \
                       or ip_tables and ip_set, with the packages iptables and ipset installed";
 
-/// One of the two ways to enforce.
+/// One of the two ways to enforce, or not to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
     /// nf_tables, over netlink.
     Nft,
     /// iptables-legacy and ipset.
     Legacy,
+    /// Neither: nothing is to be enforced.
+    Nobody,
 }
 
 impl BackendKind {
@@ -27,6 +29,7 @@ impl BackendKind {
         match self {
             Self::Nft => "nft",
             Self::Legacy => "legacy",
+            Self::Nobody => "none",
         }
     }
 
@@ -36,6 +39,7 @@ impl BackendKind {
         match self {
             Self::Nft => "nf_tables",
             Self::Legacy => "iptables-legacy",
+            Self::Nobody => "nothing",
         }
     }
 
@@ -45,6 +49,7 @@ impl BackendKind {
         match self {
             Self::Nft => "table inet stockade",
             Self::Legacy => "the ipsets stockade_*",
+            Self::Nobody => "no table",
         }
     }
 }
@@ -141,6 +146,8 @@ pub enum Backend {
     Nft(Box<Enforcer>),
     /// iptables-legacy and ipset.
     Legacy(Box<Legacy>),
+    /// Takes everything and does nothing.
+    Nobody(Layout),
 }
 
 impl Backend {
@@ -152,6 +159,7 @@ impl Backend {
         Ok(match kind {
             BackendKind::Nft => Self::Nft(Box::new(Enforcer::open(layout)?)),
             BackendKind::Legacy => Self::Legacy(Box::new(Legacy::open(layout).await?)),
+            BackendKind::Nobody => Self::Nobody(layout),
         })
     }
 
@@ -170,6 +178,8 @@ impl Backend {
                 let mut nft = Enforcer::open(self.layout().clone()).ok()?;
                 nft.is_there().await.ok()?.then(|| Self::Nft(Box::new(nft)))
             }
+            // What others enforce is none of its business.
+            Self::Nobody(_) => None,
         }
     }
 
@@ -179,6 +189,7 @@ impl Backend {
         match self {
             Self::Nft(_) => BackendKind::Nft,
             Self::Legacy(_) => BackendKind::Legacy,
+            Self::Nobody(_) => BackendKind::Nobody,
         }
     }
 
@@ -188,6 +199,7 @@ impl Backend {
         match self {
             Self::Nft(nft) => nft.layout(),
             Self::Legacy(legacy) => legacy.layout(),
+            Self::Nobody(layout) => layout,
         }
     }
 
@@ -196,6 +208,7 @@ impl Backend {
         match self {
             Self::Nft(nft) => nft.set_layout(layout),
             Self::Legacy(legacy) => legacy.set_layout(layout),
+            Self::Nobody(held) => *held = layout,
         }
     }
 
@@ -203,7 +216,7 @@ impl Backend {
     #[must_use]
     pub fn problem(&self) -> Option<&str> {
         match self {
-            Self::Nft(_) => None,
+            Self::Nft(_) | Self::Nobody(_) => None,
             Self::Legacy(legacy) => legacy.problem(),
         }
     }
@@ -216,6 +229,7 @@ impl Backend {
         Ok(match self {
             Self::Nft(nft) => nft.held(now).await?,
             Self::Legacy(legacy) => legacy.held(now).await?,
+            Self::Nobody(_) => Vec::new(),
         })
     }
 
@@ -227,6 +241,7 @@ impl Backend {
         Ok(match self {
             Self::Nft(nft) => nft.left_behind(now).await?,
             Self::Legacy(legacy) => legacy.left_behind(now).await?,
+            Self::Nobody(_) => Vec::new(),
         })
     }
 
@@ -238,6 +253,7 @@ impl Backend {
         match self {
             Self::Nft(nft) => nft.reconcile(desired, now).await,
             Self::Legacy(legacy) => Ok(Changes::counted(legacy.reconcile(desired, now).await?)),
+            Self::Nobody(_) => Ok(Changes::default()),
         }
     }
 
@@ -249,7 +265,7 @@ impl Backend {
     pub async fn read_back(&mut self, changes: &Changes, now: Timestamp) -> Result<ReadBack, EnforceError> {
         match self {
             Self::Nft(nft) => Ok(nft.read_back(changes, now).await?),
-            Self::Legacy(_) => Ok(ReadBack::default()),
+            Self::Legacy(_) | Self::Nobody(_) => Ok(ReadBack::default()),
         }
     }
 
@@ -261,6 +277,7 @@ impl Backend {
         match self {
             Self::Nft(nft) => nft.apply(changes, now).await?,
             Self::Legacy(legacy) => legacy.apply(changes, now).await?,
+            Self::Nobody(_) => {}
         }
         Ok(())
     }
@@ -271,7 +288,7 @@ impl Backend {
     /// When a program fails.
     pub async fn look(&mut self, now: Timestamp) -> Result<Look, EnforceError> {
         match self {
-            Self::Nft(_) => Ok(Look::Fine),
+            Self::Nft(_) | Self::Nobody(_) => Ok(Look::Fine),
             Self::Legacy(legacy) => Ok(legacy.look(now).await?),
         }
     }
@@ -284,6 +301,7 @@ impl Backend {
         match self {
             Self::Nft(nft) => nft.remove().await?,
             Self::Legacy(legacy) => legacy.remove().await?,
+            Self::Nobody(_) => {}
         }
         Ok(())
     }

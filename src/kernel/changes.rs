@@ -263,6 +263,7 @@ mod tests {
             until: Some(Timestamp::from_secs(60)),
             offenses: 1,
             evidence: crate::types::Evidence::default(),
+            forced: false,
         }
     }
 

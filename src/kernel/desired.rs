@@ -94,7 +94,17 @@ pub(super) fn is_current(ban: &Ban, now: Timestamp) -> bool {
 #[must_use]
 pub(super) fn comment(ban: &Ban, name: NameOf<'_>) -> String {
     let jail = name(ban.jail).unwrap_or_default();
-    format!("{jail}, {} offenses, {}", ban.offenses, ban.since)
+    let forced = if ban.forced { BY_FORCE } else { "" };
+    format!("{jail}, {} offenses{forced}, {}", ban.offenses, ban.since)
+}
+
+/// What the comment of a ban says that was ordered in spite of whom it hits.
+const BY_FORCE: &str = " by force";
+
+/// Whether an element's comment says that its ban was forced.
+#[must_use]
+pub fn is_forced(comment: &str) -> bool {
+    comment.rsplit_once(", ").is_some_and(|(rest, _)| rest.ends_with(BY_FORCE))
 }
 
 /// The jail's name, the offenses and the beginning that an element's comment tells; `None` for anybody else's comment.
@@ -102,7 +112,8 @@ pub(super) fn comment(ban: &Ban, name: NameOf<'_>) -> String {
 pub fn parse_comment(comment: &str) -> Option<(&str, u32, Timestamp)> {
     let (rest, since) = comment.rsplit_once(", ")?;
     let (jail, offenses) = rest.rsplit_once(", ")?;
-    let offenses = offenses.strip_suffix(" offenses")?.parse().ok()?;
+    let offenses =
+        offenses.strip_suffix(BY_FORCE).unwrap_or(offenses).strip_suffix(" offenses")?.parse().ok()?;
     let since: jiff::Timestamp = since.parse().ok()?;
     Some((jail, offenses, Timestamp::from_millis(since.as_millisecond())))
 }
@@ -126,6 +137,7 @@ mod tests {
             until: until.map(Timestamp::from_secs),
             offenses: 3,
             evidence: crate::types::Evidence::default(),
+            forced: false,
         }
     }
 
@@ -176,6 +188,10 @@ mod tests {
     fn a_comment_is_read_back() {
         let written = ban(WEB, "192.0.2.1/32", None);
         assert_eq!(parse_comment(&comment(&written, &name)), Some(("web", 3, written.since)));
+        assert!(!is_forced(&comment(&written, &name)));
+        let forced = comment(&Ban { forced: true, ..written.clone() }, &name);
+        assert_eq!(parse_comment(&forced), Some(("web", 3, written.since)));
+        assert!(is_forced(&forced));
         assert_eq!(parse_comment("blocked by hand, 2026"), None);
     }
 }

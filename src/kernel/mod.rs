@@ -31,7 +31,7 @@ use nft::{Batch, CommitError, Connection, Element, ListError, Set, TableContent}
 pub use self::backend::{Backend, Choice};
 pub use self::changes::{Changes, Counts};
 use self::commit::Clock;
-pub use self::desired::{Desired, NameOf, Want, desired, parse_comment, want};
+pub use self::desired::{Desired, NameOf, Want, desired, is_forced, parse_comment, want};
 pub use self::layout::{Kind, Layout, Scope, SetId};
 pub use self::legacy::{Legacy, LegacyError};
 pub use self::packets::Packets;

@@ -90,6 +90,7 @@ mod tests {
             until: None,
             offenses: 0,
             evidence: crate::types::Evidence::default(),
+            forced: false,
         };
         packets.of(&ban)
     }

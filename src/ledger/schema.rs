@@ -11,7 +11,7 @@ const STEPS: [&str; 1] = ["
     -- An offender is the bytes of its network, 4 or 16, and its prefix length. Times are milliseconds since 1970, UTC.
     CREATE TABLE bans (
         jail INTEGER NOT NULL, offender BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER, offenses INTEGER NOT NULL,
-        evidence BLOB NOT NULL, PRIMARY KEY (jail, offender)) WITHOUT ROWID;
+        evidence BLOB NOT NULL, forced INTEGER NOT NULL, PRIMARY KEY (jail, offender)) WITHOUT ROWID;
     -- Who is being counted: when last heard from, where the last ban ended, and the offenses' times, 8 bytes each,
     -- little-endian, in the order they were read.
     CREATE TABLE windows (

@@ -63,8 +63,9 @@ impl Store {
             strangers += usize::from(key.is_none());
             Ok(key)
         };
-        let mut bans =
-            self.connection.prepare("SELECT jail, offender, since, until, offenses, evidence FROM bans")?;
+        let mut bans = self
+            .connection
+            .prepare("SELECT jail, offender, since, until, offenses, evidence, forced FROM bans")?;
         let mut rows = bans.query([])?;
         while let Some(row) = rows.next()? {
             let Some((jail, offender)) = keep(row)? else { continue };
@@ -75,6 +76,7 @@ impl Store {
                 until: row.get::<_, Option<i64>>(3)?.map(time),
                 offenses: row.get(4)?,
                 evidence: row.get_ref(5)?.as_blob()?.into(),
+                forced: row.get(6)?,
             });
         }
         let mut windows = self
@@ -242,8 +244,8 @@ impl Writing<'_> {
     fn bans(&self, changed: &Changed<Ban>) -> rusqlite::Result<()> {
         self.begin("bans", changed)?;
         let mut insert = self.transaction.prepare_cached(
-            "INSERT OR REPLACE INTO bans (jail, offender, since, until, offenses, evidence) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO bans (jail, offender, since, until, offenses, evidence, forced) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?;
         for ban in &changed.now {
             let Some(jail) = self.jail(ban.jail) else { continue };
@@ -254,6 +256,7 @@ impl Writing<'_> {
                 ban.until.map(Timestamp::as_millis),
                 ban.offenses,
                 &ban.evidence[..],
+                ban.forced,
             ])?;
         }
         Ok(())

@@ -23,6 +23,7 @@ fn ban(jail: u16, offender: &str) -> Ban {
         until: (jail == 0).then(|| time(i64::MAX)),
         offenses: 7,
         evidence: b"GET /\xff\0".as_slice().into(),
+        forced: jail == 1,
     }
 }
 

@@ -9,6 +9,7 @@ use stockade::config::{
     MatcherChoice, Paths,
 };
 use stockade::filter::definition::{Clause, Definition, Pattern};
+use stockade::source::Shape;
 use stockade::types::BanTime;
 
 use super::*;
@@ -43,7 +44,7 @@ filters: { mine: { failregex: ['^a <HOST>$', '^b <HOST>$'], ignoreregex: c, time
 backend: nft
 headers: { names: [True-Client-IP, true-client-ip, X-Real-IP], action: drop, matcher: off, max_rules: 7, proxy_protocol: no }
 paths: { state: /s, control: /c/s }
-limits: { offenders: 1000, line: 4096, memory: 96M }
+limits: { offenders: 1000, history: 500, line: 4096, memory: 96M }
 leaks: { grace: 1m }
 log: { level: debug, format: json }
 ";
@@ -60,10 +61,7 @@ log: { level: debug, format: json }
     };
     assert_eq!(config.headers, headers);
     assert_eq!(config.paths, Paths { state: "/s".into(), control: "/c/s".into() });
-    assert_eq!(
-        config.limits,
-        Limits { offenders: 1000, history: config.limits.history, line: 4096, memory: 96 << 20 }
-    );
+    assert_eq!(config.limits, Limits { offenders: 1000, history: 500, line: 4096, memory: 96 << 20 });
     assert_eq!(config.leaks, Leaks { grace: Duration::from_secs(60) });
     assert_eq!(config.log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(config.warnings, []);
@@ -74,20 +72,56 @@ log: { level: debug, format: json }
         filter_name: "npm-404".into(),
         filter: Arc::new(definition(NPM_404, "x").unwrap()),
         logpath: vec!["/var/log/*.log".into(), "/var/log/b.log".into()],
+        journal: None,
+        docker: Vec::new(),
+        listen: Vec::new(),
+        render: None,
         from: From::End,
         maxretry: 3,
         findtime: Duration::from_secs(3600),
         bantime: BanTime::Permanent,
+        escalation: None,
         ipv6_prefix: 56,
         ignoreip: vec![AllowEntry::Net("198.51.100.0/24".parse().unwrap())],
         ports: vec![22, 443, 8000, 8001, 8002],
-        escalation: None,
         timezone: Some("+01:00".into()),
+        observe: false,
     };
     assert_eq!(*web, wanted);
     assert!(Arc::ptr_eq(&web.filter, &npm.filter), "jails of one filter share it");
     assert_eq!((npm.from, npm.findtime, &npm.ports[..]), (From::Start, Duration::from_secs(90), &[80][..]));
     assert_eq!(npm.bantime, BanTime::For(Duration::from_secs(36 * 3600)));
+}
+
+#[test]
+fn sources_mean_what_they_say() {
+    let config = parse(
+        "
+journal: { directory: /j }
+docker: { root: /d }
+syslog: { senders: [10.0.0.0/8], mode: '0660' }
+defaults: { render: message }
+jails:
+  sshd: { journal: [_SYSTEMD_UNIT=b.service _UID=0, _SYSTEMD_UNIT=a.service + _UID=0 _SYSTEMD_UNIT=b.service], render: syslog }
+  npm-404: { docker: [web, label=a=b, web], listen: ['udp://10.0.0.1:514', /run/x.sock, 'unix:///run/x.sock'] }
+",
+    );
+    assert_eq!(config.warnings, []);
+    let [sshd, npm] = &config.jails[..] else { panic!("{:?}", config.jails) };
+    assert_eq!(
+        sshd.journal.as_ref().unwrap().source(),
+        "journal:_SYSTEMD_UNIT=a.service + _SYSTEMD_UNIT=b.service _UID=0"
+    );
+    assert_eq!((sshd.render, npm.render), (Some(Shape::Syslog), Some(Shape::Message)));
+    assert_eq!(npm.docker.iter().map(ToString::to_string).collect::<Vec<_>>(), ["web", "label=a=b"]);
+    let listen: Vec<_> = npm.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["udp://10.0.0.1:514", "unix:///run/x.sock"]);
+    let sources = &config.sources;
+    assert_eq!(
+        (sources.journal.as_deref(), sources.docker.as_path()),
+        (Some(Path::new("/j")), Path::new("/d"))
+    );
+    assert_eq!((nets(&sources.senders), sources.mode), (vec!["10.0.0.0/8".to_owned()], 0o660));
 }
 
 #[test]

@@ -283,7 +283,7 @@ fn when_the_clock_jumps_an_hour_bans_end_when_they_should() {
         .into_iter()
         .find(|path| fs::exists(path).unwrap())
         .expect("libfaketime is not installed: run tests/run, or install the package faketime");
-    let mut world = World::new();
+    let world = World::new();
     let clock = world.write("clock", "+0");
     let jump = |offset: &str| {
         // In one step, as a clock is set.

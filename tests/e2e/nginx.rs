@@ -4,7 +4,7 @@ use crate::world::World;
 
 /// NPM's own `log_format` lines (its `log-proxy.conf`), word for word: what the filters must be able to read; and one of an
 /// application's own.
-const FORMATS: &str = r#"
+pub(crate) const FORMATS: &str = r#"
 log_format proxy '[$time_local] $upstream_cache_status $upstream_status $status - $request_method $scheme $host "$request_uri" [Client $remote_addr] [Length $body_bytes_sent] [Gzip $gzip_ratio] [Sent-to $server] "$http_user_agent" "$http_referer"';
 log_format standard '[$time_local] $status - $request_method $scheme $host "$request_uri" [Client $remote_addr] [Length $body_bytes_sent] [Gzip $gzip_ratio] "$http_user_agent" "$http_referer"';
 log_format app escape=json '{"ts":"$time_iso8601","remote":"$remote_addr","xff":"$http_x_forwarded_for","status":$status}';

@@ -97,10 +97,24 @@ impl World {
 
     /// Starts something on the server that ends with the world.
     pub(crate) fn start(&mut self, program: &str, args: &[&str], log: &str) {
+        let command = self.on_server(program, args);
+        self.spawn(command, log);
+    }
+
+    /// The same for what needs control groups, which `ip netns exec` hides; its process.
+    pub(crate) fn start_with_groups(&mut self, program: &str, args: &[&str], log: &str) -> u32 {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.server)).arg(program).args(args);
+        self.spawn(command, log)
+    }
+
+    fn spawn(&mut self, mut command: Command, log: &str) -> u32 {
         let log = fs::File::create(self.dir().join(log)).unwrap();
-        let mut command = self.on_server(program, args);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.children.push(command.spawn().unwrap());
+        let child = command.spawn().unwrap();
+        let pid = child.id();
+        self.children.push(child);
+        pid
     }
 
     /// One request from `source`; the status code, or `None` when no connection comes about within a second.
@@ -126,6 +140,16 @@ impl World {
         (code != 0).then_some(code)
     }
 
+    /// Does something in a thread that is on the client.
+    pub(crate) fn on_client(&self, what: impl FnOnce() + Send + 'static) {
+        let namespace = fs::File::open(format!("/run/netns/{}", self.client)).unwrap();
+        let there = std::thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            what();
+        });
+        there.join().unwrap();
+    }
+
     /// Runs the program itself on the server.
     pub(crate) fn stockade(&self, args: &[&str]) -> Output {
         let config = self.dir().join("config.yaml");
@@ -139,7 +163,7 @@ impl World {
     }
 
     /// Writes the configuration.
-    pub(crate) fn configure(&mut self, jails: &str) {
+    pub(crate) fn configure(&self, jails: &str) {
         let dir = self.dir().to_str().unwrap().to_owned();
         let config = format!(
             "paths: {{ state: {dir}/state, control: {dir}/control.sock }}\nignoreip: [loopback, self]\n{}",

@@ -8,6 +8,7 @@ mod finding;
 mod host;
 mod logs;
 mod print;
+mod sources;
 mod visible;
 
 use std::path::Path;
@@ -62,8 +63,15 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     let around = visible::Surroundings::new(&jails.trust, &own, Instant::now() + READING);
     let sections: Vec<Section> =
         jails.jails.iter().map(|r| Section::Jail(r.jail.name.clone(), policy(&r.jail))).collect();
-    let logs: Vec<Finding> =
-        jails.jails.iter().zip(&sections).map(|(ready, section)| logs::look(ready, section)).collect();
+    let logs: Vec<Vec<Finding>> = jails
+        .jails
+        .iter()
+        .zip(&sections)
+        .map(|(ready, section)| {
+            let files = (!ready.jail.logpath.is_empty()).then(|| logs::look(ready, section));
+            files.into_iter().chain(sources::look(ready, &jails.options, section)).collect()
+        })
+        .collect();
     let seen: Vec<visible::Seen> = jails.jails.iter().map(|ready| visible::look(ready, &around)).collect();
     let saved = host::saved(Path::new("/"));
     let place = Place::here();
@@ -85,10 +93,10 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     findings.push(matcher_finding(&matcher, config, seen.iter().any(visible::Seen::need_heads)));
     let of_jails = jails.jails.iter().zip(&seen).zip(&sections).zip(&logs);
     for (((ready, seen), section), logs) in of_jails {
-        findings.push(logs.clone());
+        findings.extend(logs.iter().cloned());
         findings.extend(visible::judge(ready, seen, matcher.what, &around, section));
     }
-    let unreadable = logs.iter().any(|finding| finding.mark == Mark::No);
+    let unreadable = logs.iter().flatten().any(|finding| finding.what == "logs" && finding.mark == Mark::No);
     let calls = host::Calls { logs: unreadable, bpf: called_for(Feature::BpfLoad) };
     findings.extend(host::capabilities(&kernel.able.privileges, &calls));
     findings.push(host::network(&place));

@@ -166,7 +166,9 @@ pub(super) fn judge(
     let all = seen.ways.total();
     let finding = |mark, what: &str, told: String| Finding::new(section.clone(), mark, what, told);
     if all == 0 {
-        let why = if seen.hurried {
+        let why = if ready.jail.logpath.is_empty() {
+            "only files are looked at here"
+        } else if seen.hurried {
             "the logs were not looked at, for want of time"
         } else {
             "no line of the logs names an address yet"

@@ -19,6 +19,7 @@ use crate::kernel::{Enforcer, Layout};
 
 /// Addresses for documentation (RFC 5737): they belong to nobody.
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const CLIENTS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 66));
 const VISITOR: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
 
@@ -39,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn run() -> Result<()> {
     // Before any thread begins: the kernel demands it.
     namespace::enter()?;
-    namespace::prepare(&[SERVER, ATTACKER, VISITOR])?;
+    namespace::prepare(SERVER, CLIENTS)?;
     let dir = std::env::temp_dir().join(format!("stockade-demo-{}", std::process::id()));
     std::fs::create_dir(&dir).with_context(|| format!("failed to make {}", dir.display()))?;
     let played = play(&dir);
@@ -69,7 +70,7 @@ fn play(dir: &Path) -> Result<()> {
     let layout = Jails::new(&loaded, &mut Registry::default())?.layout();
     let agent = {
         let path = config.clone();
-        std::thread::spawn(move || daemon::run_with(&path, loaded))
+        std::thread::spawn(move || daemon::run_with(&path, loaded, false))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let socket = dir.join("control.sock");
@@ -96,7 +97,7 @@ fn play(dir: &Path) -> Result<()> {
 async fn attack(socket: &Path, layout: Layout) -> Result<()> {
     let server = SocketAddr::new(SERVER, 80);
     let begin = Instant::now();
-    while control::call(socket, &Request::Ping, PATIENCE).await.is_err() {
+    while !matches!(control::call(socket, &Request::Ping, PATIENCE).await, Ok(Response::Ok(_))) {
         ensure!(begin.elapsed() < PATIENCE, "the agent did not start (is nf_tables in this kernel?)");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -27,9 +27,11 @@ pub(super) fn enter() -> Result<()> {
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).context("failed to write /proc/self/uid_map")
 }
 
-/// Brings the loopback interface up and gives it `addresses`.
-pub(super) fn prepare(addresses: &[IpAddr]) -> Result<()> {
+/// Brings the loopback interface up and gives it the address of the `server`, and the network of its `clients` (24 bits),
+/// of which one address alone is this host's own: what is its own is never banned.
+pub(super) fn prepare(server: IpAddr, clients: IpAddr) -> Result<()> {
     let links = Links::open()?;
     links.up(LOOPBACK)?;
-    addresses.iter().try_for_each(|address| links.add_address(LOOPBACK, *address))
+    links.add_address(LOOPBACK, server)?;
+    links.add_network(LOOPBACK, clients, 24)
 }

@@ -161,9 +161,10 @@ fn neighbours_are_counted_by_their_last_bans() {
     for (n, since) in [(1, 100), (2, 300), (3, 200), (4, 50)] {
         note(&mut h, n, since);
     }
-    let within = |h: &History, from| h.within(parent, at(from), 99);
+    let within = |h: &History, from| h.within(parent, at(from), at(9999), 99);
     assert_eq!([50, 51, 150, 250, 301].map(|from| within(&h, from)), [4, 3, 2, 1, 0]);
-    assert_eq!(h.within(parent, at(0), 2), 2, "no further than asked");
+    assert_eq!(h.within(parent, at(0), at(9999), 2), 2, "no further than asked");
+    assert_eq!([49, 50, 199, 200, 300].map(|to| h.within(parent, at(0), at(to), 99)), [0, 1, 2, 3, 4]);
     note(&mut h, 4, 400);
     assert_eq!(within(&h, 250), 2);
     h.forget(who(2));
@@ -171,9 +172,9 @@ fn neighbours_are_counted_by_their_last_bans() {
     // Another length of prefix, and none, and the first again.
     h.set_steps(JAIL, Some(&Neighbours { ipv4: Some(25), ..Neighbours::default() }));
     assert_eq!(within(&h, 0), 0);
-    assert_eq!(h.within(key(Some(JAIL), net("192.0.2.0/25")), at(0), 99), 3);
+    assert_eq!(h.within(key(Some(JAIL), net("192.0.2.0/25")), at(0), at(9999), 99), 3);
     h.set_steps(JAIL, None);
-    assert_eq!(h.within(key(Some(JAIL), net("192.0.2.0/25")), at(0), 99), 0);
+    assert_eq!(h.within(key(Some(JAIL), net("192.0.2.0/25")), at(0), at(9999), 99), 0);
     note(&mut h, 5, 10);
     h.set_steps(JAIL, Some(&Neighbours { ipv4: Some(24), ..Neighbours::default() }));
     assert_eq!([0, 11, 150, 300].map(|from| within(&h, from)), [4, 3, 2, 1]);

@@ -3,12 +3,24 @@
 //! `ignoreip: [self]` stands for all of them. A ban of one would cut the host off from itself, from its way out, or
 //! from the proxies in its containers.
 
+mod logind;
+mod places;
+mod resolvers;
+mod sessions;
+mod ssh;
+mod surroundings;
+mod utmp;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipnet::IpNet;
+
+pub use self::places::Places;
+pub use self::sessions::Session;
+pub use self::surroundings::{Look, Surroundings};
 
 /// Why the host's own addresses could not be read.
 #[derive(Debug, thiserror::Error)]
