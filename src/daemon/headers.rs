@@ -50,6 +50,7 @@ impl HeaderGuard {
                 jails: HashSet::new(),
                 retry: None,
                 told: Vec::new(),
+                counted: None,
             };
         }
         let bans = Heads::open(config.clone(), layout, backend)
