@@ -117,6 +117,14 @@ impl Agent {
     }
 }
 
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // After an error nobody else ends it; one that has ended is no matter.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
 fn ask(dir: &Path, verb: &str) -> Result<Value> {
     let mut socket = UnixStream::connect(dir.join("control.sock"))?;
     socket.set_read_timeout(Some(LIMIT))?;

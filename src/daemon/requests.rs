@@ -17,11 +17,11 @@ impl Agent {
         let response = match request {
             Request::Ping => self.pong(),
             Request::Status { jail } => {
-                let packets = self.guard.headers.packets().await;
+                let packets = self.guard.headers.total().await;
                 self.of_jail(jail.as_deref(), |agent, only| {
                     let snapshot = agent.worker.as_ref().map(super::Worker::snapshot).unwrap_or_default();
                     let mut status = status::status(agent, snapshot, only);
-                    status["headers"] = agent.guard.headers.status(&packets);
+                    status["headers"] = agent.guard.headers.status(packets);
                     status
                 })
             }

@@ -195,6 +195,8 @@ fn a_full_disk_holds_up_no_ban_and_is_made_up_for() {
         "{}",
         status(&world)
     );
+    // What is open keeps its room.
+    drop(ballast);
     fs::remove_file(state.join("ballast")).unwrap();
     assert!(remembers(&world, true), "{}", status(&world));
     again_from_the_ledger(&mut world);
@@ -212,6 +214,9 @@ fn a_disk_that_may_not_be_written_holds_up_no_ban() {
     append(&world, "bad.log", bad(1).as_bytes());
     bans_are(&world, 1);
     assert!(remembers(&world, false), "{}", status(&world));
+    // `ip netns exec` gives each program a mount namespace of its own, a copy of this one.
+    let pid = status(&world)["pid"].to_string();
+    run("nsenter", &["--mount", "--target", &pid, "mount", "-o", "remount,rw", &disk]);
     run("mount", &["-o", "remount,rw", &disk]);
     assert!(remembers(&world, true), "{}", status(&world));
     again_from_the_ledger(&mut world);
@@ -229,6 +234,8 @@ fn a_damaged_ledger_is_set_aside_and_a_new_one_begun() {
     let state = world.dir().join("state");
     let ledger = state.join("stockade.db");
     fs::write(&ledger, vec![0x55; 20_000]).unwrap();
+    // Else everything is in there, and nothing is lost.
+    fs::remove_file(state.join("stockade.db-wal")).unwrap();
     world.run_agent();
     // The kernel still knew it.
     bans_are(&world, 1);
@@ -280,7 +287,7 @@ fn when_the_clock_jumps_an_hour_bans_end_when_they_should() {
     let clock = world.write("clock", "+0");
     let jump = |offset: &str| {
         // In one step, as a clock is set.
-        let new = world.dir().join("clock.new");
+        let new = clock.with_extension("new");
         fs::write(&new, offset).unwrap();
         fs::rename(&new, &clock).unwrap();
     };
@@ -296,7 +303,6 @@ fn when_the_clock_jumps_an_hour_bans_end_when_they_should() {
     agent.extend([env!("CARGO_BIN_EXE_stockade"), "run", "--config"].map(str::to_owned));
     agent.push(config.to_str().unwrap().to_owned());
     let args: Vec<&str> = agent.iter().map(String::as_str).collect();
-    // `world` is borrowed by `jump`: a child of our own, ended at the end.
     let log = fs::File::create(world.dir().join("agent.log")).unwrap();
     let mut child =
         world.on_server(args[0], &args[1..]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();

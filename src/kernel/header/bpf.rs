@@ -133,6 +133,19 @@ impl BpfMatcher {
         Ok(bans)
     }
 
+    /// Packets that all bans in the maps have matched.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn total(&self) -> Result<u64, MapError> {
+        let mut total = 0_u64;
+        for (map, _) in self.each() {
+            map.for_each(|_, value| total = total.saturating_add(read_value(value).1))
+                .map_err(|e| MapError::new("a list", e))?;
+        }
+        Ok(total)
+    }
+
     /// Removes bans that have ended: how many.
     ///
     /// # Errors

@@ -113,6 +113,11 @@ impl Maps {
         Ok(packets)
     }
 
+    /// Packets stopped in all.
+    pub(super) fn total(&self) -> Result<u64, MapError> {
+        self.matcher.total()
+    }
+
     /// Takes out what has ended, which the program does not look at any more.
     pub(super) fn sweep(&mut self, now: Timestamp) -> Result<usize, MapError> {
         self.matcher.sweep(now)
