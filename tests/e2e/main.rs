@@ -11,6 +11,7 @@ mod hops;
 mod leaks;
 mod legacy;
 mod legacy_headers;
+mod manners;
 mod nginx;
 mod observe;
 mod packets;

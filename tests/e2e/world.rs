@@ -139,7 +139,7 @@ impl World {
     }
 
     /// Writes the configuration.
-    pub(crate) fn configure(&mut self, jails: &str) {
+    pub(crate) fn configure(&self, jails: &str) {
         let dir = self.dir().to_str().unwrap().to_owned();
         let config = format!(
             "paths: {{ state: {dir}/state, control: {dir}/control.sock }}\nignoreip: [loopback, self]\n{}",
