@@ -85,7 +85,7 @@ pub fn run(path: &Path, observe: bool) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn run_with(path: &Path, config: Config, observe: bool) -> Result<()> {
-    let signals = Signals::listen().context("failed to listen to signals")?;
+    let signals = Signals::listen(&config.paths.control).context("failed to listen to signals")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(live(path, config, observe, signals));
     // Nothing that still runs in a thread of the runtime is worth waiting for.
@@ -120,6 +120,7 @@ async fn live(path: &Path, config: Config, observe: bool, mut signals: Signals) 
     };
     let ended = match started {
         Ok(Some((alone, (mut agent, batches)))) => {
+            signals.started();
             notifier.ready(&agent.summary());
             if reload {
                 agent.signal(Ask::Reload).await;

@@ -31,6 +31,15 @@ const SHORTEST_REST: Duration = FRESH;
 /// ... and not less often.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ask {
+    /// Processes only if that is due.
+    Usual,
+    /// Processes, too.
+    Thorough,
+}
+
 /// What was seen, and when.
 #[derive(Clone, Debug)]
 struct Seen {
@@ -41,14 +50,14 @@ struct Seen {
 }
 
 impl Seen {
-    fn is_fresh(&self) -> bool {
-        self.whole && self.begun.elapsed() < FRESH
+    fn is_since(&self, then: Instant) -> bool {
+        self.whole && self.begun >= then
     }
 }
 
 /// The thread that looks around, from outside; and what came of it.
 pub(super) struct Shield {
-    asks: SyncSender<()>,
+    asks: SyncSender<Ask>,
     seen: watch::Receiver<Seen>,
     /// Problems that were told.
     told: Vec<String>,
@@ -65,15 +74,15 @@ impl Shield {
         let cost = begun.elapsed();
         let first = Seen { look: surroundings.look(), begun, whole: true };
         let (send, seen) = watch::channel(first);
-        let (asks, asked) = mpsc::sync_channel(1);
+        let (asks, asked) = mpsc::sync_channel(2);
         let mut scans = Scans { last: begun, cost };
         std::thread::Builder::new()
             .name("host".to_owned())
             .spawn(move || {
                 // Ends with the agent, which has the other end.
-                while asked.recv().is_ok() {
+                while let Ok(ask) = asked.recv() {
                     let begun = Instant::now();
-                    let whole = !scans.are_due(begun);
+                    let whole = ask == Ask::Usual && !scans.are_due(begun);
                     send.send_replace(Seen { look: surroundings.look(), begun, whole });
                     if !whole {
                         surroundings.scan();
@@ -93,20 +102,31 @@ impl Shield {
 
     /// Has the thread look around, if it does not do so already.
     pub(super) fn ask(&self) {
-        match self.asks.try_send(()) {
-            Ok(()) | Err(TrySendError::Full(())) => {}
-            // It panicked: the last look stays.
-            Err(TrySendError::Disconnected(())) => {}
+        self.ask_for(Ask::Usual);
+    }
+
+    fn ask_for(&self, ask: Ask) {
+        // Full: it has enough to do already. Gone: it panicked, and the last look stays.
+        if let Err(TrySendError::Disconnected(_)) = self.asks.try_send(ask) {
+            tracing::debug!("nobody looks around on the host any more");
         }
     }
 
-    /// Waits until there is a fresh look, at most so long.
-    async fn freshen(&mut self, patience: Duration) {
-        if self.seen.borrow().is_fresh() {
+    /// Waits until there is a fresh look, at most [`PATIENCE`].
+    async fn freshen(&mut self) {
+        let oldest = Instant::now().checked_sub(FRESH).unwrap_or_else(Instant::now);
+        if self.seen.borrow().is_since(oldest) {
             return;
         }
         self.ask();
-        drop(tokio::time::timeout(patience, self.seen.wait_for(Seen::is_fresh)).await);
+        drop(tokio::time::timeout(PATIENCE, self.seen.wait_for(|seen| seen.is_since(oldest))).await);
+    }
+
+    /// Waits for a look that begins now, at most [`PATIENCE_BY_HAND`].
+    async fn renew(&mut self) {
+        let now = Instant::now();
+        self.ask_for(Ask::Thorough);
+        drop(tokio::time::timeout(PATIENCE_BY_HAND, self.seen.wait_for(|seen| seen.is_since(now))).await);
     }
 
     /// Waits for a look that nobody waited for. Cancel-safe.
@@ -142,13 +162,13 @@ impl Scans {
 impl Agent {
     /// Before offenses are counted.
     pub(super) async fn raise_shield(&mut self) {
-        self.shield.freshen(PATIENCE).await;
+        self.shield.freshen().await;
         self.heed_shield();
     }
 
     /// Before an order is carried out, which may wait.
     pub(super) async fn raise_shield_by_hand(&mut self) {
-        self.shield.freshen(PATIENCE_BY_HAND).await;
+        self.shield.renew().await;
         self.heed_shield();
     }
 
@@ -194,17 +214,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_logs_in_is_seen_by_the_next_fresh_look() {
+    async fn who_logs_in_is_seen_by_the_next_look() {
         let dir = tempfile::tempdir().unwrap();
         let places = Places { sessions: dir.path().into(), ..Places::default() };
         let mut shield = Shield::start(places).unwrap();
         let who: IpNet = "198.51.100.7/32".parse().unwrap();
         assert_eq!(shield.look().protected.told(who), None);
         std::fs::write(dir.path().join("1"), "STATE=active\nUSER=root\nREMOTE_HOST=198.51.100.7\n").unwrap();
-        shield.freshen(PATIENCE_BY_HAND).await;
+        shield.freshen().await;
         assert_eq!(shield.look().protected.told(who), None, "a fresh look is not renewed");
-        tokio::time::sleep(FRESH).await;
-        shield.freshen(Duration::from_secs(20)).await;
+        shield.renew().await;
         assert!(shield.look().protected.told(who).is_some());
         assert_eq!(shield.untold(), [""; 0]);
     }

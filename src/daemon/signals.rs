@@ -1,6 +1,9 @@
 //! The signals a service gets, heard by a thread of their own: whatever the agent is busy with, or stuck in, it ends in time.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,11 +25,14 @@ pub(super) enum Ask {
 }
 
 /// The signals the agent listens to, until this is dropped.
-pub(super) struct Signals(mpsc::UnboundedReceiver<Ask>);
+pub(super) struct Signals {
+    heard: mpsc::UnboundedReceiver<Ask>,
+    started: Arc<AtomicBool>,
+}
 
 impl Signals {
-    /// Begins to listen.
-    pub(super) fn listen() -> io::Result<Self> {
+    /// Begins to listen. An agent that has to be ended by force does not leave the file of its `socket` behind.
+    pub(super) fn listen(socket: &Path) -> io::Result<Self> {
         let (asks, heard) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let kinds = {
@@ -38,13 +44,26 @@ impl Signals {
             }
         };
         let thread = std::thread::Builder::new().name("signals".to_owned());
-        thread.spawn(move || runtime.block_on(pass_on(kinds, asks)))?;
-        Ok(Self(heard))
+        let started = Arc::new(AtomicBool::new(false));
+        let (flag, socket) = (Arc::clone(&started), socket.to_owned());
+        thread.spawn(move || {
+            let code = runtime.block_on(pass_on(kinds, asks, &flag));
+            let Some(code) = code else { return };
+            // The next start replaces it where this fails.
+            drop(std::fs::remove_file(socket));
+            std::process::exit(code.into())
+        })?;
+        Ok(Self { heard, started })
+    }
+
+    /// The agent is up: before, there was nothing to be brought to an end, and whatever it was doing may be broken off.
+    pub(super) fn started(&self) {
+        self.started.store(true, Ordering::Relaxed);
     }
 
     /// The next one. Cancel-safe.
     pub(super) async fn next(&mut self) -> Ask {
-        match self.0.recv().await {
+        match self.heard.recv().await {
             Some(ask) => ask,
             None => std::future::pending().await,
         }
@@ -67,14 +86,15 @@ impl Kinds {
     }
 }
 
-async fn pass_on(mut kinds: Kinds, asks: mpsc::UnboundedSender<Ask>) {
+/// Passes signals on until the agent has ended; the exit code, if it must be made to.
+async fn pass_on(mut kinds: Kinds, asks: mpsc::UnboundedSender<Ask>, started: &AtomicBool) -> Option<u8> {
     loop {
         let ask = tokio::select! {
             ask = kinds.next() => ask,
-            () = asks.closed() => return,
+            () = asks.closed() => return None,
         };
         if asks.send(ask).is_err() {
-            return;
+            return None;
         }
         if ask == Ask::Stop {
             break;
@@ -82,11 +102,15 @@ async fn pass_on(mut kinds: Kinds, asks: mpsc::UnboundedSender<Ask>) {
     }
     let again = async { while kinds.next().await != Ask::Stop {} };
     tokio::select! {
-        () = asks.closed() => return,
+        () = asks.closed() => return None,
         () = again => tracing::warn!("told twice to end: ending at once; bans stay in the kernel until they run out"),
         () = tokio::time::sleep(GRACE) => {
+            if !started.load(Ordering::Relaxed) {
+                tracing::info!("stopped while starting");
+                return Some(exit::DONE);
+            }
             tracing::error!("not done within {} ms of being told to end: ending at once", GRACE.as_millis());
         }
     }
-    std::process::exit(exit::REFUSED.into());
+    Some(exit::REFUSED)
 }

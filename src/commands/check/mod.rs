@@ -6,6 +6,7 @@
 mod features;
 mod finding;
 mod host;
+mod lockout;
 mod logs;
 mod print;
 mod sources;
@@ -25,7 +26,7 @@ use self::print::Told;
 use super::{Failure, load, print as say};
 use crate::cli::exit;
 use crate::config::{Config, MatcherChoice};
-use crate::daemon::jails::{Jails, Registry};
+use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::policy;
 use crate::filter::Filter;
 use crate::kernel::backend::BackendKind;
@@ -75,6 +76,7 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     let seen: Vec<visible::Seen> = jails.jails.iter().map(|ready| visible::look(ready, &around)).collect();
     let saved = host::saved(Path::new("/"));
     let place = Place::here();
+    let around_here = lockout::look();
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
 
     let layout = jails.layout();
@@ -94,12 +96,14 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     let of_jails = jails.jails.iter().zip(&seen).zip(&sections).zip(&logs);
     for (((ready, seen), section), logs) in of_jails {
         findings.extend(logs.iter().cloned());
+        findings.extend(observed(ready, section));
         findings.extend(visible::judge(ready, seen, matcher.what, &around, section));
     }
     let unreadable = logs.iter().flatten().any(|finding| finding.what == "logs" && finding.mark == Mark::No);
     let calls = host::Calls { logs: unreadable, bpf: called_for(Feature::BpfLoad) };
     findings.extend(host::capabilities(&kernel.able.privileges, &calls));
     findings.push(host::network(&place));
+    findings.extend(lockout::findings(&around_here, &place));
     findings.push(host::docker(&kernel.docker, &kernel.view));
     findings.extend(host::before_ours(&kernel.view));
     findings.extend(saved);
@@ -183,6 +187,14 @@ fn configuration(path: &Path, config: &Config, jails: &Jails) -> Finding {
             Finding::new(Section::Configuration, Mark::Ok, what, told)
         }
     }
+}
+
+/// A jail that enforces nothing must not be taken for one that does.
+fn observed(ready: &Ready, section: &Section) -> Option<Finding> {
+    ready.jail.observe.then(|| {
+        let told = "its bans are decided and told, and nothing is enforced (observe: true)";
+        Finding::new(section.clone(), Mark::Heed, "observe", told)
+    })
 }
 
 fn backend_finding(chosen: &Chosen<BackendKind>, kernel: &Kernel) -> Finding {

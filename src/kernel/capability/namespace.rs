@@ -46,7 +46,7 @@ impl Place {
 }
 
 /// The first pid namespace has this number in every kernel (`PROC_PID_INIT_INO` of `linux/proc_ns.h`).
-const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+pub(crate) const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Most of `net.core.*` belongs to no network namespace and is shown in the first alone
 /// (`net_core_table` of net/core/sysctl_net_core.c). Where that cannot be seen: who shares the network of process 1 is
