@@ -84,7 +84,6 @@ log: { level: debug, format: json }
         ipv6_prefix: 56,
         ignoreip: vec![AllowEntry::Net("198.51.100.0/24".parse().unwrap())],
         ports: vec![22, 443, 8000, 8001, 8002],
-        observe: false,
         timezone: Some("+01:00".into()),
         observe: false,
     };
