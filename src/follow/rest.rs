@@ -19,7 +19,7 @@ use super::event::{Event, FileId, FileInfo};
 use super::file::{Anew, File};
 use super::follower::Follower;
 use super::glob::is_compressed;
-use super::kin::is_kin;
+use super::kin::{Generation, is_kin, logs_of};
 use super::mark::{HEAD, Mark};
 use super::position::Identity;
 use super::unpack::Unpacker;
@@ -98,7 +98,7 @@ impl Follower {
             return Search::Nothing(None);
         }
         let keep = self.keep();
-        for (directory, log) in homes(&mark.path) {
+        for (directory, log) in logs_at(&mark.path) {
             let Ok(listing) = self.listings.of(&directory) else { continue };
             for name in listing.kin(&log) {
                 let path = directory.join(name);
@@ -231,6 +231,21 @@ pub(super) fn homes(path: &Path) -> Vec<(PathBuf, OsString)> {
         }
     }
     homes
+}
+
+/// The same, and which log it is a rotated file of, if a glob found it under such a name: it may have another by now.
+fn logs_at(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut logs = Vec::new();
+    for (directory, name) in homes(path) {
+        let bytes = name.as_bytes();
+        for log in logs_of(&name) {
+            if Generation::of(log.as_bytes(), bytes).is_some() {
+                logs.push((directory.clone(), log));
+            }
+        }
+        logs.push((directory, name));
+    }
+    logs
 }
 
 fn name_of(mark: &Mark) -> &Path {
