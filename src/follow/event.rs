@@ -189,7 +189,12 @@ impl fmt::Display for Event<'_> {
                 file.path.display()
             ),
             Self::Leftover { file, found, offset, size } => {
-                write!(f, "reading the rest of {} in {}, from byte {offset}", file.path.display(), found.display())?;
+                write!(
+                    f,
+                    "reading the rest of {} in {}, from byte {offset}",
+                    file.path.display(),
+                    found.display()
+                )?;
                 size.map_or(Ok(()), |size| write!(f, " of {size}"))
             }
             Self::Lost { path, offset, within } => {

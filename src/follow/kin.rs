@@ -34,7 +34,9 @@ impl Generation {
         }
         let date = matches!(mark, b'.' | b'-' | b'_')
             && rest.first()?.is_ascii_digit()
-            && rest.iter().all(|c| c.is_ascii_digit() || matches!(c, b'-' | b'.' | b'_' | b':' | b'T' | b'Z'));
+            && rest
+                .iter()
+                .all(|c| c.is_ascii_digit() || matches!(c, b'-' | b'.' | b'_' | b':' | b'T' | b'Z'));
         let digits: Vec<u8> = rest.iter().copied().filter(u8::is_ascii_digit).collect();
         (date && digits.len() >= 8).then_some(Self::Date(digits))
     }
@@ -113,8 +115,17 @@ mod tests {
         assert_eq!(of("a.log.2026-11-21"), date("20261121"));
         assert_eq!(of("a-20261121.log"), date("20261121"));
         assert_eq!(of("a.log-20261121-1795248000"), date("202611211795248000"));
-        for name in ["b.log.1", "a.log1", "a.log.bak", "a.log.", "a.log.0x", "a.log-old", "a.log.1.xz", "a.log-1", "a"]
-        {
+        for name in [
+            "b.log.1",
+            "a.log1",
+            "a.log.bak",
+            "a.log.",
+            "a.log.0x",
+            "a.log-old",
+            "a.log.1.xz",
+            "a.log-1",
+            "a",
+        ] {
             assert_eq!(of(name), None, "{name}");
         }
     }

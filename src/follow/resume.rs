@@ -12,8 +12,8 @@ use super::entry::{Entry, is_gone};
 use super::event::{Attempt, Event, FileId, FileInfo};
 use super::follower::Follower;
 use super::kin::{Generation, logs_of};
-use super::mark::{Inside, Mark};
-use super::position::{Identity, Position};
+use super::mark::Mark;
+use super::position::Identity;
 use super::rest::{Found, Search, candidate, homes};
 use super::source::From;
 use super::twin::{Likeness, compare};
@@ -231,7 +231,8 @@ impl Follower {
                 return Some(left);
             }
         }
-        let place = self.listings.of(&directory).ok()?.by_inode(identity.inode).map(|name| directory.join(name));
+        let place =
+            self.listings.of(&directory).ok()?.by_inode(identity.inode).map(|name| directory.join(name));
         let (place, modified) = match place.and_then(|place| Some((is_there(&place)?, place))) {
             Some((modified, place)) => (place, modified),
             // It may have been compressed already.
@@ -294,14 +295,7 @@ impl Follower {
             if known || found.modified < base.1 || is_copy_of_log(&mut found, log) {
                 continue;
             }
-            let Identity { dev, inode } = found.identity;
-            let begin = Mark {
-                path: log.to_owned(),
-                position: Position { dev, inode, offset: 0 },
-                head: Box::default(),
-                inside: Inside::Nothing,
-                tail: Box::default(),
-            };
+            let begin = Mark::beginning(log, found.identity);
             last = self.open_rest(found, &begin, Some(last), now, handler);
         }
         last

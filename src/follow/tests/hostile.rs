@@ -20,9 +20,24 @@ struct Wild {
 }
 
 fn wild() -> impl Strategy<Value = Wild> {
-    let path =
-        prop::sample::select(vec!["a.log", "b.log", "a.log.1", "", "x/y/z.log", "..", "a.log.1.gz", "/", "dir"]);
-    let offset = prop_oneof![0..40_u64, Just(u64::MAX), Just(i64::MAX as u64), Just(i64::MAX as u64 + 1), any::<u64>()];
+    let path = prop::sample::select(vec![
+        "a.log",
+        "b.log",
+        "a.log.1",
+        "",
+        "x/y/z.log",
+        "..",
+        "a.log.1.gz",
+        "/",
+        "dir",
+    ]);
+    let offset = prop_oneof![
+        0..40_u64,
+        Just(u64::MAX),
+        Just(i64::MAX as u64),
+        Just(i64::MAX as u64 + 1),
+        any::<u64>()
+    ];
     let bytes = || {
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),

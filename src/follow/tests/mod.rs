@@ -89,7 +89,9 @@ impl Handler for Record {
             if self.lives() {
                 self.lines.push((file.id, line.to_vec()));
                 // A batch may end after any line.
-                if self.life.is_some() && let Some(known) = &known {
+                if self.life.is_some()
+                    && let Some(known) = &known
+                {
                     self.ledger.note(file.id, Some(&known.at(lines.offset())));
                 }
             }

@@ -15,7 +15,11 @@ fn marks_say_how_far_each_file_was_handed_over() {
     let mut scene = Scene::with(options, &[("a.log", From::Start)]);
     scene.append("a.log", "");
     scene.turn();
-    assert_eq!(scene.marks(), [("a.log".into(), 0, String::new())], "a file without a line is remembered, too");
+    assert_eq!(
+        scene.marks(),
+        [("a.log".into(), 0, String::new())],
+        "a file without a line is remembered, too"
+    );
     scene.append("a.log", "one\ntw");
     scene.turn();
     assert_eq!(scene.marks(), [("a.log".into(), 4, "one\ntw".into())]);
