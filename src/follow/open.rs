@@ -13,6 +13,7 @@ use super::entry::is_gone;
 use super::event::{Attempt, Event, FileId, FileInfo};
 use super::file::File;
 use super::follower::Follower;
+use super::kin::logs_of;
 use super::mark::Mark;
 use super::past::Pending;
 use super::position::Identity;
@@ -161,10 +162,25 @@ impl Follower {
         file.size = 0;
         self.next_file += 1;
         let id = self.admit(file, handler);
+        self.note_last(path, id);
         if let Some(entry) = self.entries.get_mut(path) {
             entry.after = None;
         }
         Ok(Some(id))
+    }
+
+    /// A file that is found under a rotated name came after the one that was last at the log's path; what comes there
+    /// next, comes after this one.
+    fn note_last(&mut self, path: &Path, id: FileId) {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+        for log in logs_of(name) {
+            if let Some(entry) = self.entries.get_mut(&directory.join(log))
+                && entry.file.is_none()
+                && entry.left.is_some()
+            {
+                entry.left = Some(id);
+            }
+        }
     }
 
     /// The file that left the path last and is still read.

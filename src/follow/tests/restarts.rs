@@ -7,10 +7,9 @@
 //! log was renamed or copied and emptied, its old files numbered on and compressed, once or many times, while the
 //! follower looked or while none ran. Not promised, and so kept out of the sequences: lines of a file that was deleted
 //! unread; those written between a copy's end and the emptying of the log, or to a log that was marked while it was
-//! empty and then emptied once more; a line that was broken in two by the emptying;
-//! those of a log that is now renamed, now copied and emptied; what a source that is
-//! new after a reload finds there and nobody had followed; in which order files come of which
-//! one is still written to after the next one was begun.
+//! empty and then emptied once more; a line that was broken in two by the emptying; those of a log that is now renamed,
+//! now copied and emptied; what a source that is new after a reload finds there and nobody had followed; in which order
+//! files come of which one is still written to after the next one was begun.
 
 use std::collections::BTreeMap;
 
@@ -212,6 +211,7 @@ impl World {
                     self.turn();
                     let sources = self.scene.sources.clone();
                     self.scene.follower.set_sources(&sources);
+                    self.turn();
                 }
             }
         }
