@@ -1,24 +1,18 @@
 //! Which path leads to which file.
 
 use std::collections::HashMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 
 use super::Handler;
-use super::body::Body;
-use super::event::{Attempt, Event, FileId, FileInfo, Unfit};
-use super::file::File;
+use super::event::{Attempt, Event, FileId, Unfit};
 use super::follower::Follower;
 use super::glob::is_compressed;
-use super::mark::{Inside, Mark};
-use super::past::Pending;
-use super::position::{Identity, Position};
-use super::recent;
+use super::position::Identity;
 use super::source::{From, SourceId};
 use crate::types::Timestamp;
 
@@ -41,7 +35,7 @@ pub(super) struct Entry {
     /// What is to be read before the file that is found here next.
     pub(super) after: Option<FileId>,
     /// The file that was here before.
-    left: Option<FileId>,
+    pub(super) left: Option<FileId>,
     had_file: bool,
     said: Option<Said>,
     /// The path without symbolic links, as inotify says it, when a file was last there. Kept while it is gone: the next
@@ -121,159 +115,6 @@ impl Follower {
         }
     }
 
-    /// The path has a file that is not open yet.
-    fn open(&mut self, path: &Path, expected: Identity, now: Timestamp, handler: &mut dyn Handler) {
-        // Not blocking, because a pipe may have taken the place of the file: opening that would wait for a writer.
-        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-        let opened = opened.and_then(|handle| Ok((handle.metadata()?, handle)));
-        let (metadata, handle) = match opened {
-            Ok(opened) => opened,
-            Err(error) if is_gone(&error) => return,
-            Err(error) => return self.complain(path, Attempt::Open, &error, handler),
-        };
-        if !metadata.is_file() {
-            return;
-        }
-        // Some stacked file systems say another device or inode of an open file than of its path. The path's is what is
-        // compared later, so that is the one to be known by.
-        let mut identity = Identity::of(&metadata);
-        if identity != expected && fs::metadata(path).is_ok_and(|again| Identity::of(&again) == expected) {
-            identity = expected;
-        }
-        if let Some(&id) = self.by_identity.get(&identity) {
-            return self.bind(path, id);
-        }
-        let mut body = Body::Plain(handle);
-        let size = metadata.len();
-        let mut place = None;
-        let mut former = None;
-        if let Some(known) = self.past.of(identity, path)
-            && let Some(pending) = self.past.take(known)
-        {
-            match pending.mark.fits(&mut body, size) {
-                Ok(true) => place = Some(pending.mark.clone()),
-                Ok(false) => self.replaced(path, &pending.mark, now, handler),
-                Err(error) => {
-                    self.past.put(pending);
-                    return self.complain(path, Attempt::Read, &error, handler);
-                }
-            }
-            former = Some(pending.mark);
-        }
-        let resumed = place.is_some();
-        match self.begin(path, identity, body, size, (place, former.is_some()), now, handler) {
-            Ok(Some(id)) => {
-                self.bind(path, id);
-                let Some(mark) = former else { return };
-                if mark.identity() != identity {
-                    // Under the number that its device has now it was told already.
-                    self.drop_mark(&mark, handler);
-                }
-                if resumed {
-                    self.resumed_at(&mark, (path, (metadata.mtime(), metadata.mtime_nsec())), id);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                if let Some(mark) = former {
-                    self.past.put(Pending { mark, since: None });
-                }
-                self.complain(path, Attempt::Read, &error, handler);
-            }
-        }
-    }
-
-    /// Finds the place where a file is begun: where it was left, where the file was that it is a copy of, or as the
-    /// sources say.
-    #[expect(clippy::too_many_arguments, reason = "all that `open` knows of the file")]
-    fn begin(
-        &mut self,
-        path: &Path,
-        identity: Identity,
-        body: Body,
-        size: u64,
-        (place, known): (Option<Mark>, bool),
-        now: Timestamp,
-        handler: &mut dyn Handler,
-    ) -> io::Result<Option<FileId>> {
-        let left = self.entries.get_mut(path).and_then(|entry| entry.left.take());
-        let left = left.or_else(|| self.last_left(path));
-        if !known && let Some(left) = left {
-            let before = self.open_between(path, left, now, handler);
-            if let Some(entry) = self.entries.get_mut(path) {
-                entry.after = before;
-            }
-        }
-        let original = self.original_of(path);
-        if let Some(original) = original {
-            self.look_at_original(original, now, handler)?;
-            if let Some(&id) = self.by_identity.get(&identity) {
-                // As the copy of a file that turned out to be emptied.
-                self.bind(path, id);
-                return Ok(None);
-            }
-        }
-        let Some(entry) = self.entries.get(path) else { return Ok(None) };
-        let (from, old, after) = (entry.from, entry.old, entry.after);
-        let info =
-            FileInfo { id: FileId(self.next_file), path: path.to_owned(), sources: entry.sources.clone() };
-        let resumed = place.is_some();
-        let mut mark = place.unwrap_or_else(|| Mark {
-            path: path.to_owned(),
-            position: Position { dev: identity.dev, inode: identity.inode, offset: 0 },
-            head: Box::default(),
-            inside: Inside::Nothing,
-            tail: Box::default(),
-        });
-        mark.is_at(identity);
-        path.clone_into(&mut mark.path);
-        let mut file = File::new(info, body, mark, now);
-        file.learn_head()?;
-        file.size = size;
-        if resumed {
-            file.resume();
-        } else if known {
-            file.may_begin_with_a_hole();
-        }
-        let copy = match original {
-            Some(original) => self.begin_as_copy(&mut file, original, handler)?,
-            None => false,
-        };
-        if !resumed && !copy {
-            let info = file.info.clone();
-            let found = match &file.body {
-                Body::Plain(handle) => {
-                    recent::begin(handle, size, from, now, &mut |line| handler.stamp(&info, line))?
-                }
-                Body::Packed(_) => recent::Begin::default(),
-            };
-            if found.blind {
-                handler.event(Event::NoTimes { file: &info, offset: found.offset });
-            }
-            file.begin_at(found)?;
-        }
-        let offset = file.mark.position.offset;
-        handler.event(Event::Followed { file: &file.info, offset, size });
-        if old {
-            file.backlog_up_to(size);
-        }
-        file.after = after;
-        file.size = 0;
-        self.next_file += 1;
-        let id = self.admit(file, handler);
-        if let Some(entry) = self.entries.get_mut(path) {
-            entry.after = None;
-        }
-        Ok(Some(id))
-    }
-
-    /// The file that left the path last and is still read.
-    fn last_left(&self, path: &Path) -> Option<FileId> {
-        let parting = self.parting.iter().filter_map(|id| self.files.get(id));
-        parting.filter(|file| file.leaving && file.info.path == path).map(|file| file.info.id).max()
-    }
-
     /// The path leads to this file from now on.
     pub(super) fn bind(&mut self, path: &Path, id: FileId) {
         let (Some(entry), Some(file)) = (self.entries.get_mut(path), self.files.get_mut(&id)) else { return };
@@ -346,7 +187,13 @@ impl Follower {
     }
 
     /// Tells a trouble with a path, unless it was told.
-    fn complain(&mut self, path: &Path, attempt: Attempt, error: &io::Error, handler: &mut dyn Handler) {
+    pub(super) fn complain(
+        &mut self,
+        path: &Path,
+        attempt: Attempt,
+        error: &io::Error,
+        handler: &mut dyn Handler,
+    ) {
         let Some(entry) = self.entries.get_mut(path) else { return };
         entry.present = true;
         let said = Some(Said::Error(error.raw_os_error()));

@@ -22,8 +22,10 @@ pub(super) struct Listing {
     names: Vec<OsString>,
     inodes: HashMap<u64, OsString>,
     pub(super) dev: u64,
-    /// When it was changed last; `None` if that proves nothing.
-    changed: Option<(i64, i64)>,
+    /// When it was changed last.
+    changed: (i64, i64),
+    /// Whether a later change would show in that.
+    settled: bool,
 }
 
 /// Directories that were listed already: however many files are looked for in one, it is listed once as long as it does
@@ -32,14 +34,21 @@ pub(super) struct Listing {
 pub(super) struct Listings(HashMap<PathBuf, Listing>);
 
 impl Listings {
-    /// The directory's names as they are now.
+    /// The directory's names as they are now, or were a moment ago.
     pub(super) fn of(&mut self, directory: &Path) -> io::Result<&Listing> {
         let metadata = fs::metadata(directory)?;
         let changed = (metadata.mtime(), metadata.mtime_nsec());
-        if self.0.get(directory).is_none_or(|known| known.changed != Some(changed)) {
+        if self.0.get(directory).is_none_or(|known| known.changed != changed) {
             self.0.insert(directory.to_owned(), Listing::of(directory, &metadata)?);
         }
         self.0.get(directory).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Has those listed anew of which it is not certain that they are as they were; says whether there are any.
+    pub(super) fn distrust(&mut self) -> bool {
+        let before = self.0.len();
+        self.0.retain(|_, listing| listing.settled);
+        self.0.len() < before
     }
 
     pub(super) fn clear(&mut self) {
@@ -59,8 +68,8 @@ impl Listing {
         }
         names.sort_unstable();
         let changed = (metadata.mtime(), metadata.mtime_nsec());
-        let changed = age.is_some_and(|age| age > TICK).then_some(changed);
-        Ok(Self { names, inodes, dev: metadata.dev(), changed })
+        let settled = age.is_some_and(|age| age > TICK);
+        Ok(Self { names, inodes, dev: metadata.dev(), changed, settled })
     }
 
     /// The name of the file with this inode.

@@ -1,7 +1,7 @@
 //! How far a file was handed over, in a form that outlives the process.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::body::Body;
 use super::position::{Identity, Position};
@@ -51,6 +51,18 @@ impl Mark {
             path: self.path.clone(),
             position: Position { offset, ..self.position },
             head: self.head.clone(),
+            inside: Inside::Nothing,
+            tail: Box::default(),
+        }
+    }
+
+    /// The beginning of a file of which nothing is known.
+    pub(super) fn beginning(path: &Path, identity: Identity) -> Self {
+        let Identity { dev, inode } = identity;
+        Self {
+            path: path.to_owned(),
+            position: Position { dev, inode, offset: 0 },
+            head: Box::default(),
             inside: Inside::Nothing,
             tail: Box::default(),
         }

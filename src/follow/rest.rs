@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 use super::Handler;
+use super::begin::Anew;
 use super::body::Body;
 use super::entry::is_gone;
 use super::event::{Event, FileId, FileInfo};
-use super::file::{Anew, File};
+use super::file::File;
 use super::follower::Follower;
 use super::glob::is_compressed;
-use super::kin::is_kin;
+use super::kin::{Generation, is_kin, logs_of};
 use super::mark::{HEAD, Mark};
 use super::position::Identity;
 use super::unpack::Unpacker;
@@ -48,6 +49,12 @@ pub(super) enum Search {
 impl Follower {
     /// Looks for a marked file that is not at a followed path: first by its inode, then by what it holds.
     pub(super) fn find_rest(&mut self, mark: &Mark) -> Search {
+        let search = self.search_rest(mark);
+        let found = matches!(search, Search::Found(_));
+        if found || !self.listings.distrust() { search } else { self.search_rest(mark) }
+    }
+
+    fn search_rest(&mut self, mark: &Mark) -> Search {
         let homes = homes(&mark.path);
         let elsewhere = self.interests.keys().filter(|path| homes.iter().all(|home| home.0 != **path));
         let elsewhere: Vec<_> = elsewhere.cloned().collect();
@@ -57,7 +64,7 @@ impl Follower {
                 Ok(listing) => listing,
                 Err(error) => {
                     if i < homes.len() {
-                        unknown.get_or_insert((directory.clone(), error));
+                        unknown.get_or_insert_with(|| (directory.clone(), error));
                     }
                     continue;
                 }
@@ -65,7 +72,7 @@ impl Follower {
             if i < homes.len() && listing.dev != mark.position.dev {
                 // What should be mounted there may not be yet.
                 let error = io::Error::from(io::ErrorKind::NotFound);
-                unknown.get_or_insert((directory.clone(), error));
+                unknown.get_or_insert_with(|| (directory.clone(), error));
             }
             let Some(name) = listing.by_inode(mark.position.inode) else { continue };
             let path = directory.join(name);
@@ -82,7 +89,7 @@ impl Follower {
                 Err(error) => unknown = Some((directory.join(name_of(mark)), error)),
             }
         }
-        match (self.find_copy(mark, None), unknown) {
+        match (self.search_copy(mark, None), unknown) {
             (Search::Nothing(_), Some((path, error))) => Search::Unknown(path, error),
             (search, _) => search,
         }
@@ -92,13 +99,19 @@ impl Follower {
     /// bytes and, where that can be seen, has the same bytes before the offset. The one written last, if several do;
     /// none from before `since`, when the file is known to have been written itself.
     pub(super) fn find_copy(&mut self, mark: &Mark, since: Option<(i64, i64)>) -> Search {
+        let search = self.search_copy(mark, since);
+        let found = matches!(search, Search::Found(_));
+        if found || !self.listings.distrust() { search } else { self.search_copy(mark, since) }
+    }
+
+    fn search_copy(&mut self, mark: &Mark, since: Option<(i64, i64)>) -> Search {
         let mut best: Option<Found> = None;
         let mut unreadable: Option<((i64, i64), PathBuf)> = None;
         if mark.head.is_empty() {
             return Search::Nothing(None);
         }
         let keep = self.keep();
-        for (directory, log) in homes(&mark.path) {
+        for (directory, log) in logs_at(&mark.path) {
             let Ok(listing) = self.listings.of(&directory) else { continue };
             for name in listing.kin(&log) {
                 let path = directory.join(name);
@@ -231,6 +244,21 @@ pub(super) fn homes(path: &Path) -> Vec<(PathBuf, OsString)> {
         }
     }
     homes
+}
+
+/// The same, and which log it is a rotated file of, if a glob found it under such a name: it may have another by now.
+fn logs_at(path: &Path) -> Vec<(PathBuf, OsString)> {
+    let mut logs = Vec::new();
+    for (directory, name) in homes(path) {
+        let bytes = name.as_bytes();
+        for log in logs_of(&name) {
+            if Generation::of(log.as_bytes(), bytes).is_some() {
+                logs.push((directory.clone(), log));
+            }
+        }
+        logs.push((directory, name));
+    }
+    logs
 }
 
 fn name_of(mark: &Mark) -> &Path {

@@ -12,8 +12,8 @@ use super::entry::{Entry, is_gone};
 use super::event::{Attempt, Event, FileId, FileInfo};
 use super::follower::Follower;
 use super::kin::{Generation, logs_of};
-use super::mark::{Inside, Mark};
-use super::position::{Identity, Position};
+use super::mark::Mark;
+use super::position::Identity;
 use super::rest::{Found, Search, candidate, homes};
 use super::source::From;
 use super::twin::{Likeness, compare};
@@ -37,7 +37,7 @@ impl Follower {
     /// Finds the marked files: first those at followed paths, then what is left of those that were rotated away, and
     /// then what came after them.
     pub(super) fn resume_marks(&mut self, now: Timestamp, handler: &mut dyn Handler) {
-        if self.past.is_empty() || self.sources.is_empty() {
+        if self.past.is_empty() && self.past.newest.is_empty() || self.sources.is_empty() {
             return;
         }
         for path in self.paths() {
@@ -181,20 +181,28 @@ impl Follower {
     /// written anew in place, or another file got the inode of a deleted one. What was left to be read of the old
     /// content is looked for.
     pub(super) fn replaced(&mut self, path: &Path, mark: &Mark, now: Timestamp, handler: &mut dyn Handler) {
-        let last = match self.find_copy(mark, None) {
+        let mut last = None;
+        match self.find_copy(mark, None) {
             Search::Found(rest) => {
                 let (place, modified) = (rest.path.clone(), rest.modified);
                 let id = self.open_rest(*rest, mark, None, now, handler);
-                Some(self.open_unseen(&mark.path, (&place, modified), id, now, handler))
+                if path == mark.path {
+                    last = Some(self.open_unseen(path, (&place, modified), id, now, handler));
+                } else {
+                    // Whether anything came in between is seen when all marks of that log were looked at.
+                    self.resumed_at(mark, (&place, modified), id);
+                }
             }
             Search::Nothing(within) => {
                 let offset = mark.position.offset;
                 handler.event(Event::Lost { path: &mark.path, offset, within: within.as_deref() });
-                None
+                self.past.newest.entry(mark.path.clone()).or_default().certain = false;
             }
-            Search::Unknown(..) => None,
-        };
-        self.succeed(&mark.path, last);
+            Search::Unknown(..) => {}
+        }
+        if path == mark.path {
+            self.succeed(path, last);
+        }
         if let Some(entry) = self.entries.get_mut(path) {
             entry.from = From::Start;
         }
@@ -225,8 +233,17 @@ impl Follower {
         }
         let place =
             self.listings.of(&directory).ok()?.by_inode(identity.inode).map(|name| directory.join(name));
-        let Some(place) = place else { return Some(left) };
-        let Some(modified) = is_there(&place) else { return Some(left) };
+        let (place, modified) = match place.and_then(|place| Some((is_there(&place)?, place))) {
+            Some((modified, place)) => (place, modified),
+            // It may have been compressed already.
+            None => {
+                let mark = self.files.get(&left)?.mark.clone();
+                match self.find_copy(&mark, None) {
+                    Search::Found(found) => (found.path, found.modified),
+                    Search::Nothing(_) | Search::Unknown(..) => return Some(left),
+                }
+            }
+        };
         let found = place.file_name().unwrap_or_default().as_bytes();
         if let Some(suffix) = found.strip_prefix(name.as_bytes()) {
             self.suffix = OsStr::from_bytes(suffix).to_owned();
@@ -278,14 +295,7 @@ impl Follower {
             if known || found.modified < base.1 || is_copy_of_log(&mut found, log) {
                 continue;
             }
-            let Identity { dev, inode } = found.identity;
-            let begin = Mark {
-                path: log.to_owned(),
-                position: Position { dev, inode, offset: 0 },
-                head: Box::default(),
-                inside: Inside::Nothing,
-                tail: Box::default(),
-            };
+            let begin = Mark::beginning(log, found.identity);
             last = self.open_rest(found, &begin, Some(last), now, handler);
         }
         last

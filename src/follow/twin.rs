@@ -64,6 +64,10 @@ impl Follower {
             // Not before it is known what became of the original.
             Err(error) => {
                 self.failed_to_read(original, &error, handler);
+                if let Some(file) = self.files.get_mut(&id) {
+                    // Nobody waits for it.
+                    file.failed = true;
+                }
                 return true;
             }
         }

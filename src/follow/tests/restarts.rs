@@ -7,9 +7,9 @@
 //! log was renamed or copied and emptied, its old files numbered on and compressed, once or many times, while the
 //! follower looked or while none ran. Not promised, and so kept out of the sequences: lines of a file that was deleted
 //! unread; those written between a copy's end and the emptying of the log, or to a log that was marked while it was
-//! empty and then emptied once more; a line that was broken in two by the emptying;
-//! those of a log that is now renamed, now copied and emptied; in which order files come of which
-//! one is still written to after the next one was begun.
+//! empty and then emptied once more; a line that was broken in two by the emptying; those of a log that is now renamed,
+//! now copied and emptied; what a source that is new after a reload finds there and nobody had followed; in which order
+//! files come of which one is still written to after the next one was begun.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ enum Action {
     /// The writer begins the new file.
     Reopen(usize),
     /// Copies the log and empties it, with turns in between.
-    CopyTruncate(usize, [bool; 3]),
+    CopyTruncate(usize, [Meanwhile; 3]),
     /// Compresses the rotated file with this number.
     Compress(usize, u32),
     Turn,
@@ -41,6 +41,22 @@ enum Action {
     Reload,
 }
 
+/// What the follower does while a log is copied.
+#[derive(Clone, Copy, Debug)]
+enum Meanwhile {
+    Nothing,
+    Turn,
+    Crash(usize),
+}
+
+fn meanwhile() -> impl Strategy<Value = Meanwhile> {
+    prop_oneof![
+        2 => Just(Meanwhile::Nothing),
+        2 => Just(Meanwhile::Turn),
+        1 => (0..20_usize).prop_map(Meanwhile::Crash),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let log = 0..LOGS.len();
     prop_oneof![
@@ -48,7 +64,7 @@ fn action() -> impl Strategy<Value = Action> {
         3 => log.clone().prop_map(Action::Part),
         3 => log.clone().prop_map(Action::Rename),
         3 => log.clone().prop_map(Action::Reopen),
-        3 => (log.clone(), any::<[bool; 3]>()).prop_map(|(log, turns)| Action::CopyTruncate(log, turns)),
+        3 => (log.clone(), prop::array::uniform3(meanwhile())).prop_map(|(log, m)| Action::CopyTruncate(log, m)),
         3 => (log, 1..4_u32).prop_map(|(log, n)| Action::Compress(log, n)),
         5 => Just(Action::Turn),
         4 => prop_oneof![0..12_usize, 0..60_usize].prop_map(Action::Crash),
@@ -166,7 +182,7 @@ impl World {
                 }
             }
             Action::Reopen(log) => self.reopen(log),
-            Action::CopyTruncate(log, turns) => self.copy_and_truncate(log, turns),
+            Action::CopyTruncate(log, meanwhile) => self.copy_and_truncate(log, meanwhile),
             Action::Compress(log, n) => {
                 // Only what nobody writes to any more.
                 let name = Self::name(log, n);
@@ -176,13 +192,7 @@ impl World {
                 }
             }
             Action::Turn => self.turn(),
-            Action::Crash(life) => {
-                self.start();
-                self.scene.record.life = Some(life);
-                self.scene.turn();
-                self.scene.record.life = None;
-                self.up = false;
-            }
+            Action::Crash(life) => self.crash(life),
             Action::Quiet => {
                 for log in 0..LOGS.len() {
                     self.reopen(log);
@@ -197,8 +207,11 @@ impl World {
                 }
                 self.reloads += 1;
                 if self.up {
+                    // What the new source finds first is not followed yet, and begun as it says.
+                    self.turn();
                     let sources = self.scene.sources.clone();
                     self.scene.follower.set_sources(&sources);
+                    self.turn();
                 }
             }
         }
@@ -215,7 +228,7 @@ impl World {
         }
     }
 
-    fn copy_and_truncate(&mut self, log: usize, turns: [bool; 3]) {
+    fn copy_and_truncate(&mut self, log: usize, meanwhile: [Meanwhile; 3]) {
         if !self.copied[log] {
             return;
         }
@@ -223,16 +236,18 @@ impl World {
         self.shift(log);
         let content = fs::read(self.scene.path(LOGS[log])).unwrap();
         let mut copy = self.scene.append(&Self::name(log, 1), "");
-        let mut step = |world: &mut Self, turn: bool, bytes: &[u8]| {
-            if turn && world.up {
-                world.turn();
+        let mut step = |world: &mut Self, meanwhile: Meanwhile, bytes: &[u8]| {
+            match meanwhile {
+                Meanwhile::Nothing => {}
+                Meanwhile::Turn => world.turn(),
+                Meanwhile::Crash(life) => world.crash(life),
             }
             copy.write_all(bytes).unwrap();
         };
         let middle = content.len() / 2;
-        step(self, turns[0], &content[..middle]);
-        step(self, turns[1], &content[middle..]);
-        step(self, turns[2], b"");
+        step(self, meanwhile[0], &content[..middle]);
+        step(self, meanwhile[1], &content[middle..]);
+        step(self, meanwhile[2], b"");
         self.logs[log].writer.set_len(0).unwrap();
         self.logs[log].generation += 1;
         self.write(log);
@@ -248,6 +263,14 @@ impl World {
     fn turn(&mut self) {
         self.start();
         self.scene.turn();
+    }
+
+    fn crash(&mut self, life: usize) {
+        self.start();
+        self.scene.record.life = Some(life);
+        self.scene.turn();
+        self.scene.record.life = None;
+        self.up = false;
     }
 
     fn check(&self) -> Result<(), TestCaseError> {
