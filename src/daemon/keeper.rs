@@ -105,7 +105,11 @@ impl Keeper {
             match progress {
                 Progress::File { id, mark: Some(mark) } => {
                     let key = (mark.position.dev, mark.position.inode);
-                    self.ids.insert(id, key);
+                    // The file it stood for may have another number by now.
+                    if let Some(before) = self.ids.insert(id, key).filter(|before| *before != key) {
+                        self.files.remove(&before);
+                        self.changed_files.insert(before);
+                    }
                     self.files.insert(key, mark);
                     self.changed_files.insert(key);
                 }

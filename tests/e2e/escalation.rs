@@ -55,7 +55,9 @@ fn the_second_ban_lasts_longer() {
     assert!(eventually(SOON, || world.visit(OFFENDER4, "/") == Some(200)), "{}", world.table());
     log.write_all(traefik_line(OFFENDER4).as_bytes()).unwrap();
     assert!(eventually(SOON, || world.visit(OFFENDER4, "/").is_none()), "{}", world.agent_log());
-    assert!(world.table().contains(" timeout 2m "), "{}", world.table());
+    // What passed between the line and the kernel is off.
+    let table = world.table();
+    assert!([" timeout 2m ", " timeout 1m59s", " timeout 1m58s"].iter().any(|t| table.contains(t)), "{table}");
     let status = String::from_utf8(world.stockade(&["status"]).stdout).unwrap();
     assert!(status.contains("1 bans longer than bantime, of repeaters"), "{status}");
 }
