@@ -267,7 +267,7 @@ impl Agent {
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
                 batch = batches.recv() => {
                     let Some(batch) = batch else { anyhow::bail!("the follower's thread has ended") };
-                    if batch.len() > 0 {
+                    if batch.has_offenses() {
                         self.raise_shield().await;
                     }
                     self.offenses(&batch);

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::commands::exit_code;
 use crate::control::{Request, Response};
 use crate::engine::Reply;
-use crate::types::{Ban, Decision, JailId};
+use crate::types::{Ban, Decision, JailId, UnbanReason};
 
 impl Agent {
     pub(super) async fn request(&mut self, request: Request, reply: oneshot::Sender<Response>) {
@@ -151,8 +151,9 @@ impl Agent {
     /// Carries the decisions of an order out before it is answered: who is told "banned" may rely on it.
     async fn decided(&mut self) -> Vec<Value> {
         let decisions = self.carry_out().await;
-        // Bans that ran out meanwhile are none of the order's doing.
-        let of_order = |d: &&Decision| !matches!(d, Decision::Unban(_, crate::types::UnbanReason::Expired));
+        // Bans that ran out meanwhile, or were found to hit somebody who is logged in, are none of the order's doing.
+        let of_order =
+            |d: &&Decision| !matches!(d, Decision::Unban(_, UnbanReason::Expired | UnbanReason::Protected));
         decisions.iter().filter(of_order).map(|d| self.ban_value(d.ban())).collect()
     }
 
