@@ -101,7 +101,7 @@ pub enum Command {
         /// Why, shown by `bans`
         #[arg(long)]
         reason: Option<String>,
-        /// Ban even what ignoreip says is never banned
+        /// Ban even what is never banned (see ignoreip), and who would be locked out
         #[arg(long)]
         force: bool,
         /// Where the configuration is.
@@ -199,7 +199,7 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigArg,
     },
-    /// Ask whether the agent answers
+    /// Ask whether the agent does what it is there for
     Ping {
         /// Where the configuration is.
         #[command(flatten)]

@@ -203,7 +203,7 @@ mod tests {
             .event_format(Lines { inner, journal })
             .with_writer(move || to.clone())
             .finish();
-        tracing::subscriber::with_default(subscriber, || hostile_events());
+        tracing::subscriber::with_default(subscriber, hostile_events);
         let text = sink.0.lock().unwrap().clone();
         String::from_utf8(text).unwrap()
     }
@@ -239,7 +239,7 @@ mod tests {
         let to = sink.clone();
         let subscriber =
             tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || to.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || hostile_events());
+        tracing::subscriber::with_default(subscriber, hostile_events);
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -66,6 +66,11 @@ impl Batch {
         self.items.len()
     }
 
+    /// Whether it holds offenses; one without tells of progress alone.
+    pub(super) fn has_offenses(&self) -> bool {
+        !self.items.is_empty()
+    }
+
     /// Whether it tells nothing, not even progress.
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.progress.is_empty()

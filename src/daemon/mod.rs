@@ -63,6 +63,8 @@ use crate::types::{Decision, JailId, Timestamp, UnbanReason};
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// A clock that is off by more was set, or the machine slept.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// So many bytes are read before the follower tells how far it is.
+const TURN_BUDGET: usize = 2 << 20;
 /// So many requests may wait while the agent is busy.
 const CALLS: usize = 16;
 
@@ -236,7 +238,8 @@ impl Agent {
             guard.choice.backend.place(),
             guard.choice.why
         );
-        let options = Options { max_line: config.limits.line, ..Options::default() };
+        let options =
+            Options { max_line: config.limits.line, turn_budget: TURN_BUDGET, ..Options::default() };
         let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors)?;
         let agent = Self {
             path: path.to_owned(),
@@ -284,7 +287,7 @@ impl Agent {
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
-                    if batch.len() > 0 {
+                    if batch.has_offenses() {
                         self.raise_shield().await;
                     }
                     self.offenses(&batch);

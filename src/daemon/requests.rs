@@ -10,7 +10,7 @@ use crate::clock;
 use crate::commands::exit_code;
 use crate::control::{Request, Response};
 use crate::engine::Reply;
-use crate::types::{Ban, Decision, JailId};
+use crate::types::{Ban, Decision, JailId, UnbanReason};
 
 impl Agent {
     pub(super) async fn request(&mut self, request: Request, reply: oneshot::Sender<Response>) {
@@ -155,8 +155,9 @@ impl Agent {
         if !self.keeper.flush(&mut self.engine, &self.registry).await {
             tracing::warn!("an order is in force and not written to the ledger yet");
         }
-        // Bans that ran out meanwhile are none of the order's doing.
-        let of_order = |d: &&Decision| !matches!(d, Decision::Unban(_, crate::types::UnbanReason::Expired));
+        // Bans that ran out meanwhile, or were found to hit somebody who is logged in, are none of the order's doing.
+        let of_order =
+            |d: &&Decision| !matches!(d, Decision::Unban(_, UnbanReason::Expired | UnbanReason::Protected));
         decisions.iter().filter(of_order).map(|d| self.ban_value(d.ban())).collect()
     }
 

@@ -132,7 +132,7 @@ impl Shield {
     /// Waits for a look that nobody waited for. Cancel-safe.
     pub(super) async fn changed(&mut self) {
         if self.seen.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

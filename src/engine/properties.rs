@@ -238,7 +238,10 @@ impl Pair {
                             Refused::Protected { net, .. } => Refused::Protected { net, told: String::new() },
                             other => other,
                         };
-                        assert_eq!(Some(&refused), want.as_ref().or(nets.is_empty().then_some(&refused)));
+                        assert_eq!(
+                            Some(&refused),
+                            want.as_ref().or_else(|| nets.is_empty().then_some(&refused))
+                        );
                     }
                 }
             }

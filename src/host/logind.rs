@@ -53,8 +53,8 @@ fn session(text: &str, lives: impl Fn(u32) -> bool) -> Option<Session> {
         return None;
     }
     let address = value("REMOTE_HOST")?.parse().ok()?;
-    let user = value("USER").or(value("UID")).unwrap_or("?");
-    let on = value("TTY").or(value("SERVICE")).unwrap_or("no terminal");
+    let user = value("USER").or_else(|| value("UID")).unwrap_or("?");
+    let on = value("TTY").or_else(|| value("SERVICE")).unwrap_or("no terminal");
     Session::new(user, on, address)
 }
 

@@ -42,12 +42,12 @@ impl Surroundings {
         Self { places, peers: Peers::default(), served: Vec::new(), unseen: None, networks: Vec::new() }
     }
 
-    /// Looks at the processes of sshd. It takes as long as there are processes: 10 µs for each.
+    /// Looks at the processes of sshd. It takes as long as there are processes: about 3 µs for each.
     pub fn scan(&mut self) {
         (self.served, self.unseen) = self.peers.look(&self.places.proc);
     }
 
-    /// Looks at everything else, which takes a fraction of a millisecond, and puts it together with the last scan.
+    /// Looks at everything else, which takes about 0.1 ms, and puts it together with the last scan.
     pub fn look(&mut self) -> Look {
         let mut problems = Vec::new();
         match networks(&self.places) {

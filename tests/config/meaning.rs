@@ -38,6 +38,7 @@ jails:
     ignoreip: 198.51.100.0/24
     ports: [https, 8000-8002, 22]
     timezone: '+01:00'
+    observe: yes
   npm-404: { logpath: /a, from: start, enabled: yes, findtime: 90, bantime: 1d12h }
   off: { filter: mine, logpath: /a, enabled: off }
 filters: { mine: { failregex: ['^a <HOST>$', '^b <HOST>$'], ignoreregex: c, timezone: UTC } }
@@ -84,12 +85,13 @@ log: { level: debug, format: json }
         ipv6_prefix: 56,
         ignoreip: vec![AllowEntry::Net("198.51.100.0/24".parse().unwrap())],
         ports: vec![22, 443, 8000, 8001, 8002],
+        observe: true,
         timezone: Some("+01:00".into()),
-        observe: false,
     };
     assert_eq!(*web, wanted);
     assert!(Arc::ptr_eq(&web.filter, &npm.filter), "jails of one filter share it");
     assert_eq!((npm.from, npm.findtime, &npm.ports[..]), (From::Start, Duration::from_secs(90), &[80][..]));
+    assert!(!npm.observe);
     assert_eq!(npm.bantime, BanTime::For(Duration::from_secs(36 * 3600)));
 }
 

@@ -51,13 +51,11 @@ impl Log {
         self.all.extend_from_slice(text.as_bytes());
     }
 
-    /// As logrotate without `copytruncate`, `rotate 3`, dates in the names so that nothing else need be renamed.
+    /// As logrotate without `copytruncate`, with dates in the names. Nothing is thrown away: a slow machine's agent may be
+    /// several rotations behind.
     fn rename(&mut self) {
         self.rotations += 1;
         fs::rename(&self.path, numbered(&self.path, self.rotations)).unwrap();
-        if self.rotations > 3 {
-            drop(fs::remove_file(numbered(&self.path, self.rotations - 3)));
-        }
         self.file = append(&self.path);
     }
 
@@ -65,9 +63,6 @@ impl Log {
     fn copy_and_truncate(&mut self) {
         self.rotations += 1;
         fs::copy(&self.path, numbered(&self.path, self.rotations)).unwrap();
-        if self.rotations > 3 {
-            drop(fs::remove_file(numbered(&self.path, self.rotations - 3)));
-        }
         self.file.set_len(0).unwrap();
     }
 }

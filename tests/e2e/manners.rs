@@ -120,7 +120,7 @@ filters:
 ";
     world.configure(jail);
     let mut log = String::new();
-    for n in 0..200_000u32 {
+    for n in 0..400_000u32 {
         log += &format!("refused {}\n", std::net::Ipv4Addr::from_bits(0x0b00_0000 + n));
     }
     world.write("app.log", &log);
@@ -245,6 +245,29 @@ fn an_agent_that_is_stuck_ends_all_the_same() {
         fs::remove_file(&hang).unwrap();
         assert_eq!(order.wait().unwrap().code(), Some(3), "the agent hung up");
     }
+}
+
+/// What the journal has is a line for each event, with its priority, whatever a file is called.
+#[test]
+fn the_journal_gets_a_line_for_each_event() {
+    let world = World::new();
+    world.configure(&NPM_JAIL.replace("proxy-host-*_access.log", "*_access.log"));
+    world.write("a\n<3>forged\u{1b}[2J\u{202e}_access.log", "");
+    let log = world.write("agent.log", "");
+    let file = fs::metadata(log).unwrap();
+    let (device, inode) =
+        (std::os::unix::fs::MetadataExt::dev(&file), std::os::unix::fs::MetadataExt::ino(&file));
+    let mut agent = Agent::start(&world, &[("JOURNAL_STREAM", &format!("{device}:{inode}"))]);
+    up(&world);
+    let following = "_access.log from byte 0 of 0";
+    assert!(eventually(SOON, || world.agent_log().contains(following)), "{}", world.agent_log());
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.ended(&world), 0);
+    let log = world.agent_log();
+    assert!(log.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")), "{log}");
+    let line = log.lines().find(|line| line.contains(following)).unwrap();
+    assert!(line.starts_with("<6>following /"), "{line}");
+    assert!(line.contains("a\\n<3>forged\\x1b[2J\\u{202e}_access.log"), "{line}");
 }
 
 /// A kernel that refuses: who asks whether all is well is told no.

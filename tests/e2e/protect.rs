@@ -191,7 +191,7 @@ fn start_sshd(world: &mut World) {
     fs::create_dir_all("/run/sshd").unwrap();
     let config = format!(
         "Port 2222\nHostKey {dir}/host\nPidFile none\nAuthorizedKeysFile {dir}/user.pub\nStrictModes no\n\
-         PermitRootLogin yes\nUsePAM no\nLoginGraceTime 60\nUseDNS no\n"
+         PermitRootLogin yes\nUsePAM no\nLoginGraceTime 60\nUseDNS no\nClientAliveInterval 5\nClientAliveCountMax 2\n"
     );
     let config = world.write("sshd_config", &config);
     world.start("/usr/sbin/sshd", &["-D", "-e", "-f", config.to_str().unwrap()], "sshd.log");
