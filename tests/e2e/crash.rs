@@ -177,10 +177,10 @@ fn a_killed_agent_counts_nothing_twice_and_forgets_nothing() {
                     }
                     log.write(&text[cut..]);
                 }
-                if turn % 307 == 0 {
+                if turn.is_multiple_of(307) {
                     logs[0].rename();
                 }
-                if turn % 401 == 0 {
+                if turn.is_multiple_of(401) {
                     logs[1].copy_and_truncate();
                 }
                 drop(logs);

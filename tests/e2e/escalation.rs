@@ -57,7 +57,10 @@ fn the_second_ban_lasts_longer() {
     assert!(eventually(SOON, || world.visit(OFFENDER4, "/").is_none()), "{}", world.agent_log());
     // What passed between the line and the kernel is off.
     let table = world.table();
-    assert!([" timeout 2m ", " timeout 1m59s", " timeout 1m58s"].iter().any(|t| table.contains(t)), "{table}");
+    assert!(
+        [" timeout 2m ", " timeout 1m59s", " timeout 1m58s"].iter().any(|t| table.contains(t)),
+        "{table}"
+    );
     let status = String::from_utf8(world.stockade(&["status"]).stdout).unwrap();
     assert!(status.contains("1 bans longer than bantime, of repeaters"), "{status}");
 }
