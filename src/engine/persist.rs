@@ -115,20 +115,22 @@ impl Engine {
     /// known was decided then, too: its line will be read once more, and then its end is known exactly.
     pub fn adopt_found(&mut self, ban: Ban) -> bool {
         let (jail, offender) = (ban.jail, canonical(ban.offender));
-        match self.bans.get(jail, offender).map(|known| known.until) {
-            Some(known) => {
-                let doubt = |until: Timestamp| until.saturating_add(INEXACT);
-                let later = ban.until.is_none_or(|until| known.is_some_and(|known| until > doubt(known)));
-                !later || known.is_none() || self.adopt(ban)
-            }
-            None => {
-                let taken = self.adopt(ban);
-                if taken {
-                    self.found.insert(Key::of(jail, offender));
-                }
-                taken
+        if let Some(known) = self.bans.get(jail, offender) {
+            let later = match (known.until, ban.until) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(known), Some(until)) => until > known.saturating_add(INEXACT),
+            };
+            if !later {
+                return true;
             }
         }
+        // Also where another ban is known: that one has ended since, and this one followed it.
+        let taken = self.adopt(ban);
+        if taken {
+            self.found.insert(Key::of(jail, offender));
+        }
+        taken
     }
 
     /// An offense by somebody whose ban was found in the kernel: is it the line that decided it?

@@ -217,3 +217,26 @@ fn what_was_not_written_is_decided_again() {
     act(&mut second, &offend, later);
     assert_eq!(act(&mut second, &offend, later), decided);
 }
+
+/// The ban that the ledger knows has ended, and another one followed, which the kernel alone knows: its end is what its
+/// line says, and not what the kernel's timeouts can be read to be.
+#[test]
+fn a_ban_that_followed_another_is_known_exactly_once_its_line_is_read() {
+    let policies = [Policy { maxretry: 1, ..Policy::default() }, Policy::default()];
+    let start = Timestamp::from_millis(START);
+    let offend = Act::Offend { jail: 0, who: 0, late: 0 };
+    let mut first = engine(&policies, start);
+    act(&mut first, &offend, start);
+    let mut mirror = Mirror::default();
+    mirror.take(first.changes());
+    let later = start.saturating_add(Duration::from_secs(700));
+    let decided = act(&mut first, &offend, later);
+    let ban = decided.iter().find(|d| d.word() == "ban").unwrap().ban().clone();
+
+    let mut second = mirror.restore(&policies, later);
+    let roughly = ban.until.map(|until| until.saturating_add(Duration::from_millis(5)));
+    let found = Ban { until: roughly, evidence: FOUND.into(), ..ban.clone() };
+    assert!(second.adopt_found(found));
+    act(&mut second, &offend, later);
+    assert_eq!(second.bans().collect::<Vec<_>>(), [&ban]);
+}
