@@ -333,7 +333,7 @@ impl Agent {
             worker.stop();
         }
         let stop = self.stop.take();
-        let bans = self.engine.bans().count();
+        let bans = self.engine.bans().filter(|ban| !self.jails.observed(ban.jail)).count();
         if stop.as_ref().is_some_and(|stop| stop.flush) {
             // What is lifted must not come back at the next start.
             let all = Command::Unban { what: Unban::All, jail: None };
