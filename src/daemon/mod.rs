@@ -240,7 +240,8 @@ impl Agent {
         );
         let options =
             Options { max_line: config.limits.line, turn_budget: TURN_BUDGET, ..Options::default() };
-        let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors)?;
+        phase.set("opening the logs");
+        let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors).await?;
         let agent = Self {
             path: path.to_owned(),
             config,

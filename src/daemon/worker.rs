@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Batch;
 use super::containers::Containers;
@@ -28,6 +28,9 @@ const TURN: Duration = Duration::from_secs(1);
 /// The snapshot is renewed at most so often while lines keep coming.
 const SNAPSHOT: Duration = Duration::from_millis(200);
 
+/// So long a start waits for the logs to be opened.
+const OPENING: Duration = Duration::from_secs(5);
+
 /// A thread that was told to end has ended by then; one that is stuck in a read ends with the process.
 const END: Duration = Duration::from_millis(300);
 
@@ -42,9 +45,10 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread, which goes on where an earlier process has left `marks` (of files) and `cursors` (of sources that say
+    /// Starts the thread and waits until it has opened what is to be followed, but not for long: a file system may hang. It
+    /// goes on where an earlier process has left `marks` (of files) and `cursors` (of sources that say
     /// themselves where they are). Its batches come out of the receiver, which ends when the thread does.
-    pub(super) fn start(
+    pub(super) async fn start(
         plan: Plan,
         options: Options,
         marks: Vec<Mark>,
@@ -58,6 +62,7 @@ impl Worker {
         let snapshot = Arc::new(Mutex::new(Snapshot::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let pulse = Arc::new(Pulse::default());
+        let (opened, all_opened) = oneshot::channel();
         let mut inside = Inside {
             plan: Arc::clone(&plan),
             snapshot: Arc::clone(&snapshot),
@@ -65,12 +70,19 @@ impl Worker {
             sources: Sources::new(batches.clone(), cursors),
             reader: Reader::new(batches, options.max_line, Arc::clone(&pulse)),
             containers: Containers::default(),
+            opened: Some(opened),
             last_snapshot: Timestamp::default(),
         };
         let thread = std::thread::Builder::new()
             .name("follow".to_owned())
             .spawn(move || inside.run(follower))
             .context("failed to start the follower's thread")?;
+        // An agent that says it is ready must not miss what is written then, also where files are begun at their end.
+        if tokio::time::timeout(OPENING, all_opened).await.is_err() {
+            tracing::warn!(
+                "the logs are not open yet (a file system that does not answer?): going on meanwhile"
+            );
+        }
         Ok((Self { plan, snapshot, stop, waker, pulse, thread: Some(thread) }, receiver))
     }
 
@@ -119,6 +131,8 @@ struct Inside {
     /// The threads of sources besides files.
     sources: Sources,
     containers: Containers,
+    /// To be told once when the files of the first plan are open.
+    opened: Option<oneshot::Sender<()>>,
     last_snapshot: Timestamp,
 }
 
@@ -137,6 +151,11 @@ impl Inside {
                 self.sources.follow_containers(found.journals);
             }
             self.reader.pulse.beat();
+            if let Some(opened) = self.opened.take() {
+                follower.prepare(self.reader.now, &mut self.reader);
+                // Who waited for it may have given up.
+                drop(opened.send(()));
+            }
             let turn = follower.turn(self.reader.now, TURN, &mut self.reader);
             self.reader.hand_over();
             if self.reader.closed {

@@ -166,6 +166,14 @@ impl Follower {
         self.scan_due = true;
     }
 
+    /// Opens what the sources name, and reads nothing yet: whatever is written from now on is not missed, wherever a file
+    /// is begun.
+    pub fn prepare(&mut self, now: Timestamp, handler: &mut impl Handler) {
+        self.scan(now, handler);
+        // The first turn settles what became of files that were renamed meanwhile.
+        self.scan_due = true;
+    }
+
     /// Wakes a turn from another thread.
     #[must_use]
     pub fn waker(&self) -> Waker {
