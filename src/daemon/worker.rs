@@ -154,7 +154,7 @@ impl Inside {
             if let Some(opened) = self.opened.take() {
                 follower.prepare(self.reader.now, &mut self.reader);
                 // Who waited for it may have given up.
-                drop(opened.send(()));
+                let _gone = opened.send(());
             }
             let turn = follower.turn(self.reader.now, TURN, &mut self.reader);
             self.reader.hand_over();
