@@ -7,6 +7,7 @@ mod headers;
 pub mod jails;
 mod keeper;
 mod leaks;
+mod life;
 mod lookout;
 mod notify;
 mod observe;
@@ -25,7 +26,7 @@ mod sources;
 mod status;
 mod worker;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
-use crate::control::{self, Call, Server};
+use crate::control::{self, Call};
 use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
 use crate::host::{self, Places};
@@ -89,64 +90,9 @@ pub fn run(path: &Path, observe: bool) -> Result<()> {
 pub fn run_with(path: &Path, config: Config, observe: bool) -> Result<()> {
     let signals = Signals::listen(&config.paths.control).context("failed to listen to signals")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(live(path, config, observe, signals));
+    let ended = runtime.block_on(life::live(path, config, observe, signals));
     // Nothing that still runs in a thread of the runtime is worth waiting for.
     runtime.shutdown_background();
-    ended
-}
-
-async fn live(path: &Path, config: Config, observe: bool, mut signals: Signals) -> Result<()> {
-    let (calls, mut orders) = mpsc::channel(CALLS);
-    let notifier = Notifier::from_env();
-    let phase = Phase::new(notifier.clone());
-    let server = Server::bind(&config.paths.control).await?;
-    // It answers from the beginning: an agent that takes long to start says why.
-    let server = server.start(calls).context("failed to serve the control socket")?;
-    let (mut waiting, mut reload) = (VecDeque::new(), false);
-    let start = async {
-        // Who enforces nothing is in nobody's way.
-        let alone = if observe { None } else { Some(control::Alone::claim().await?) };
-        Ok((alone, Agent::start(path, config, observe, &phase).await?))
-    };
-    let mut start = std::pin::pin!(start);
-    let started = loop {
-        tokio::select! {
-            biased;
-            ask = signals.next() => match ask {
-                Ask::Stop => break Ok(None),
-                Ask::Reload => reload = true,
-            },
-            started = &mut start => break started.map(Some),
-            Some(call) = orders.recv() => phase.answer(call, &mut waiting),
-        }
-    };
-    let ended = match started {
-        Ok(Some((alone, (mut agent, batches)))) => {
-            signals.started();
-            notifier.ready(&agent.summary());
-            if reload {
-                agent.signal(Ask::Reload).await;
-            }
-            while let Some((request, reply)) = waiting.pop_front().filter(|_| agent.stop.is_none()) {
-                agent.request(request, reply).await;
-                agent.carry_out().await;
-            }
-            let ended = agent.work(&mut signals, batches, orders).await;
-            notifier.stopping();
-            let server = server.close().await;
-            let stopped = agent.end().await;
-            server.end();
-            drop(alone);
-            return ended.and(stopped);
-        }
-        Ok(None) => {
-            tracing::info!("stopped while starting");
-            Ok(())
-        }
-        Err(e) => Err(e),
-    };
-    notifier.stopping();
-    server.close().await.end();
     ended
 }
 
