@@ -67,7 +67,7 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     let ledger = &status["ledger"];
     if let Some(problem) = ledger["problem"].as_str() {
         writeln!(out, "ledger: not remembering: {problem}")?;
-    } else if let Some(bytes) = ledger["bytes"].as_u64() {
+    } else if let Some(bytes) = ledger["bytes"].as_u64().filter(|_| ledger["state"] == "remembering") {
         let kib = bytes.div_ceil(1024);
         writeln!(out, "ledger: {} ({kib} KiB, {} files)", text(&ledger["path"]), ledger["files"])?;
     }

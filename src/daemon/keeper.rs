@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The ledger, and what is still to be written to it.
 pub(super) struct Keeper {
-    ledger: Ledger,
+    /// None: nothing is remembered, and nothing was.
+    ledger: Option<Ledger>,
     /// All files and how far they were read with everything the engine has heard, by device and inode.
     files: HashMap<(u64, u64), Mark>,
     ids: HashMap<FileId, (u64, u64)>,
@@ -53,17 +54,32 @@ pub(super) struct Places {
 }
 
 impl Keeper {
+    /// Remembers nothing: for an agent that only observes. What it decides must not be enforced by the next one, and how
+    /// far it read is nothing to one that enforces, which may run beside it.
+    pub(super) fn forgetful(state: &Path) -> (Self, Loaded) {
+        (Self::with(None, state, None), Loaded::default())
+    }
+
     /// Opens the ledger in `state`. Besides: what an earlier agent left.
     pub(super) fn open(state: &Path, registry: &Registry) -> std::io::Result<(Self, Loaded)> {
         let (ledger, loaded, problem) = Ledger::start(state, registry.names(), &|name| registry.find(name))?;
         if let Some(problem) = &problem {
             tracing::error!("{problem}");
         }
-        let mut keeper = Self {
+        let mut keeper = Self::with(Some(ledger), state, problem);
+        keeper.cursors.clone_from(&loaded.cursors);
+        for mark in &loaded.files {
+            keeper.files.insert((mark.position.dev, mark.position.inode), mark.clone());
+        }
+        Ok((keeper, loaded))
+    }
+
+    fn with(ledger: Option<Ledger>, state: &Path, problem: Option<String>) -> Self {
+        Self {
             ledger,
             files: HashMap::new(),
             ids: HashMap::new(),
-            cursors: loaded.cursors.clone(),
+            cursors: HashMap::new(),
             changed_files: HashSet::new(),
             changed_cursors: HashSet::new(),
             all: problem.is_some(),
@@ -73,15 +89,14 @@ impl Keeper {
             problem,
             size: Size::default(),
             checkpoints: 0,
-        };
-        for mark in &loaded.files {
-            keeper.files.insert((mark.position.dev, mark.position.inode), mark.clone());
         }
-        Ok((keeper, loaded))
     }
 
     /// Has the engine continue where another agent was; where the sources are to be read on.
     pub(super) fn restore(&mut self, engine: &mut Engine, loaded: Loaded, registry: &Registry) -> Places {
+        if self.ledger.is_none() {
+            return Places::default();
+        }
         engine.set_seed(loaded.seed);
         engine.remember_changes();
         engine.restore_history(loaded.history);
@@ -133,7 +148,7 @@ impl Keeper {
             && self.changed_files.is_empty()
             && self.changed_cursors.is_empty()
             && engine.is_unchanged();
-        if clean || self.ledger.is_busy() {
+        if clean || self.ledger.as_ref().is_none_or(Ledger::is_busy) {
             return None;
         }
         Some(self.retry.map_or(self.written_at + PACE, |(at, _)| at))
@@ -141,7 +156,7 @@ impl Keeper {
 
     /// Takes a checkpoint: everything that the engine decided, and how far the sources were read for it.
     pub(super) fn write(&mut self, engine: &mut Engine, registry: &Registry) {
-        if self.ledger.is_busy() {
+        if self.ledger.as_ref().is_none_or(Ledger::is_busy) {
             return;
         }
         if self.all {
@@ -154,20 +169,26 @@ impl Keeper {
             let cursor = self.cursors.get(&source).cloned();
             (source, cursor)
         });
-        self.ledger.write(Checkpoint {
+        let checkpoint = Checkpoint {
             at: clock::now(),
             jails: registry.names().to_vec(),
             changes: engine.changes(),
             all_sources: std::mem::take(&mut self.all),
             files: files.collect(),
             cursors: cursors.collect(),
-        });
+        };
+        if let Some(ledger) = &mut self.ledger {
+            ledger.write(checkpoint);
+        }
         self.written_at = Instant::now();
     }
 
     /// Waits until the checkpoint that is being written is; for ever if there is none. Cancel-safe.
     pub(super) async fn outcome(&mut self) -> Outcome {
-        self.ledger.outcome().await
+        match &mut self.ledger {
+            Some(ledger) => ledger.outcome().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Does what the outcome asks for.
@@ -200,7 +221,7 @@ impl Keeper {
     pub(super) async fn flush(&mut self, engine: &mut Engine, registry: &Registry) -> bool {
         let end = Instant::now() + PATIENCE;
         let before = self.checkpoints;
-        if self.ledger.is_busy() && !self.wait(end).await {
+        if self.ledger.as_ref().is_some_and(Ledger::is_busy) && !self.wait(end).await {
             return false;
         }
         if self.due_at(engine).is_none() {
@@ -211,7 +232,7 @@ impl Keeper {
     }
 
     async fn wait(&mut self, end: Instant) -> bool {
-        match tokio::time::timeout_at(end, self.ledger.outcome()).await {
+        match tokio::time::timeout_at(end, self.outcome()).await {
             Ok(outcome) => {
                 self.note(outcome);
                 true
@@ -224,7 +245,11 @@ impl Keeper {
     pub(super) fn value(&self) -> Value {
         json!({
             "path": self.path,
-            "state": if self.problem.is_none() { "remembering" } else { "not remembering" },
+            "state": match (&self.ledger, &self.problem) {
+                (None, _) => "off while observing",
+                (Some(_), None) => "remembering",
+                (Some(_), Some(_)) => "not remembering",
+            },
             "problem": self.problem,
             "bytes": self.size.bytes,
             "checkpoints": self.checkpoints,
@@ -235,7 +260,8 @@ impl Keeper {
 
     /// Ends the ledger's thread, in order if the disk lets it: who stops an agent does not wait for that.
     pub(super) async fn close(self) {
-        let closing = self.ledger.close();
+        let Some(ledger) = self.ledger else { return };
+        let closing = ledger.close();
         let end = Instant::now() + PATIENCE;
         while !closing.is_finished() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(1)).await;

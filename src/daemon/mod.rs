@@ -160,8 +160,12 @@ impl Agent {
         let shield = Shield::start(Places::default())?;
         engine.set_protected(shield.look().protected, now);
         phase.set("reading the ledger");
-        let (mut keeper, loaded) =
-            Keeper::open(&config.paths.state, &registry).context("failed to start the ledger's thread")?;
+        let state = &config.paths.state;
+        let (mut keeper, loaded) = if observing {
+            Keeper::forgetful(state)
+        } else {
+            Keeper::open(state, &registry).context("failed to start the ledger's thread")?
+        };
         let places = keeper.restore(&mut engine, loaded, &registry);
         phase.set("asking the kernel what it can do");
         let choice = if observing {

@@ -120,7 +120,8 @@ impl Changes {
                     hashed.add.push((*net, want.clone()));
                     changes.counts.added += 1;
                 }
-                Some(element) if same_end(element.end, want.end) && element.comment == want.comment => {}
+                Some(element)
+                    if same_end(element.end, want.end, TOLERANCE) && element.comment == want.comment => {}
                 Some(_) => {
                     hashed.replace.push((*net, want.clone()));
                     changes.counts.changed += 1;
@@ -225,10 +226,11 @@ fn element(kind: Kind, net: IpNet, want: &Want, now: Timestamp) -> Option<Elemen
     }
 }
 
-pub(super) fn same_end(a: End, b: End) -> bool {
+/// Whether two ends are one, but for less than `tolerance`.
+pub(super) fn same_end(a: End, b: End, tolerance: Duration) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => a.since(b).max(b.since(a)) < TOLERANCE,
+        (Some(a), Some(b)) => a.since(b).max(b.since(a)) < tolerance,
         _ => false,
     }
 }

@@ -144,6 +144,13 @@ impl Enforcer {
     /// Commits a batch; in parts, when the socket may not hold the whole. (Its size may be raised at will only with
     /// CAP_NET_ADMIN in the host's user namespace.)
     pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), CommitError> {
+        let begin = Instant::now();
+        let done = self.commit_in_parts(batch).await;
+        self.took = begin.elapsed();
+        done
+    }
+
+    async fn commit_in_parts(&mut self, batch: &Batch) -> Result<(), CommitError> {
         let (bytes, limit) = match self.connection.commit(batch).await {
             Err(CommitError::TooLarge { bytes, limit }) => (bytes, limit),
             done => return done,

@@ -72,6 +72,8 @@ pub struct Enforcer {
     ruleset: Ruleset,
     /// What was found at the start, for the first comparison.
     found: Option<commit::Found>,
+    /// How long the last commit took.
+    took: Duration,
 }
 
 impl Enforcer {
@@ -80,7 +82,12 @@ impl Enforcer {
     /// # Errors
     /// When the kernel has no netfilter netlink, or does not let us.
     pub fn open(layout: Layout) -> io::Result<Self> {
-        Ok(Self { connection: Connection::open()?, ruleset: Ruleset::new(layout), found: None })
+        Ok(Self {
+            connection: Connection::open()?,
+            ruleset: Ruleset::new(layout),
+            found: None,
+            took: Duration::ZERO,
+        })
     }
 
     /// The shape of the table.

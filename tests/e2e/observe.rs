@@ -117,6 +117,9 @@ fn an_agent_that_observes_needs_no_rights_and_touches_nothing() {
     assert!(text(&ask(&world, &["ban", "npm", INNOCENT4])).contains("only observes"));
     assert!(ask(&world, &["stop", "--flush"]).status.success());
     assert_eq!(world.server("nft", &["list", "ruleset"]), "");
+    // What it would have banned is not what the next agent bans.
+    let left = std::fs::read_dir(world.dir().join("own")).unwrap();
+    assert_eq!(left.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 0, "a ledger was made");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nft::Expr;
 
 use super::bpf::{BpfMatcher, MapError};
 use super::rules::Look;
-use crate::kernel::changes::same_end;
+use crate::kernel::changes::{TOLERANCE, same_end};
 use crate::kernel::disjoint::{End, disjoint};
 use crate::types::Timestamp;
 
@@ -55,7 +55,9 @@ impl Maps {
         let held: HashMap<IpNet, End> =
             self.matcher.list()?.into_iter().map(|(net, end, _)| (net, end)).collect();
         let wanted = || self.single.iter().chain(&self.pieces);
-        let is_new = |(net, end): &(&IpNet, &End)| held.get(*net).is_none_or(|held| !same_end(*held, **end));
+        let is_new = |(net, end): &(&IpNet, &End)| {
+            held.get(*net).is_none_or(|held| !same_end(*held, **end, TOLERANCE))
+        };
         let new: Vec<(IpNet, End)> = wanted().filter(is_new).map(|(net, end)| (*net, *end)).collect();
         let gone: Vec<IpNet> = held
             .into_keys()
