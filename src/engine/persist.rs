@@ -113,8 +113,13 @@ impl Engine {
     /// its timeouts can be read. Of a ban that is known already a later end is believed only when it is later by more
     /// than that: somebody prolonged it, and the agent before us died before it could write that down. One that is not
     /// known was decided then, too: its line will be read once more, and then its end is known exactly.
-    pub fn adopt_found(&mut self, ban: Ban) -> bool {
+    pub fn adopt_found(&mut self, mut ban: Ban) -> bool {
         let (jail, offender) = (ban.jail, canonical(ban.offender));
+        // It may end before its line is read, and what is committed at its very end counts again.
+        let exact = self.lasts(jail, offender, ban.since).0.until(ban.since);
+        if ban.until.zip(exact).is_some_and(|(found, exact)| near(found, exact)) {
+            ban.until = exact;
+        }
         if let Some(known) = self.bans.get(jail, offender) {
             let later = match (known.until, ban.until) {
                 (None, _) => false,
@@ -144,7 +149,6 @@ impl Engine {
             let until = self.lasts(o.jail, net, o.at).0.until(o.at);
             let mut exact = None;
             self.bans.change(o.jail, net, |ban| {
-                let near = |a: Timestamp, b: Timestamp| a.since(b).max(b.since(a)) <= INEXACT;
                 if ban.until.zip(until).is_some_and(|(a, b)| near(a, b)) {
                     ban.until = until;
                     exact = until;
@@ -170,6 +174,11 @@ impl Engine {
     pub fn is_over(&self, jail: JailId, net: IpNet, since: Timestamp) -> bool {
         self.tracker.floor(Key::of(jail, canonical(net))).is_some_and(|floor| since < floor)
     }
+}
+
+/// Whether the two can be one, read at different moments.
+fn near(a: Timestamp, b: Timestamp) -> bool {
+    a.since(b).max(b.since(a)) <= INEXACT
 }
 
 #[cfg(test)]

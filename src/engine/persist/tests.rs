@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::{Command, Escalation, Growth, Limits, Policy, Record, RecordChange, Unban};
+use crate::engine::{Command, Escalation, Growth, Limits, Policy, Record, RecordChange, Unban, Verdict};
 use crate::types::{BanTime, Decision, Offense};
 
 const START: i64 = 1_800_000_000_000;
@@ -239,4 +239,33 @@ fn a_ban_that_followed_another_is_known_exactly_once_its_line_is_read() {
     assert!(second.adopt_found(found));
     act(&mut second, &offend, later);
     assert_eq!(second.bans().collect::<Vec<_>>(), [&ban]);
+}
+
+/// A short ban that only the kernel knows is over before its line is read again: what was committed at its very end
+/// counts, although the kernel seemed to say that it ended a little later.
+#[test]
+fn a_found_ban_that_ends_before_its_line_is_read_ends_when_it_should() {
+    let policies = [
+        Policy { maxretry: 2, bantime: BanTime::For(Duration::from_secs(1)), ..Policy::default() },
+        Policy::default(),
+    ];
+    let at = |ms: u64| Timestamp::from_millis(START).saturating_add(Duration::from_millis(ms));
+    let mut engine = engine(&policies, at(0));
+    let offender: IpAddr = WHO[0].parse().unwrap();
+    let found = Ban {
+        jail: JAILS[0],
+        offender: IpNet::from(offender),
+        since: at(100),
+        until: Some(at(1105)),
+        offenses: 2,
+        evidence: FOUND.into(),
+        forced: false,
+    };
+    assert!(engine.adopt_found(found));
+    engine.timeout(at(2000));
+    let offend = |engine: &mut Engine, ms| {
+        engine.offense(Offense { jail: JAILS[0], offender, at: at(ms), line: b"line" }, at(2000))
+    };
+    assert_eq!(offend(&mut engine, 1099), Verdict::AlreadyBanned);
+    assert_eq!(offend(&mut engine, 1100), Verdict::Counted { count: 1 });
 }
