@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::dirty::Dirty;
 use super::net::Key;
+use super::order::place;
 use super::persist::Changed;
 use crate::types::{Ban, Evidence, JailId, Timestamp};
 
@@ -305,8 +306,4 @@ impl Lengths {
 
 fn first(a: &BTreeSet<(Timestamp, u32)>, b: &BTreeSet<(Timestamp, u32)>) -> Option<(Timestamp, u32)> {
     a.first().into_iter().chain(b.first()).min().copied()
-}
-
-fn place(slot: u32) -> usize {
-    usize::try_from(slot).unwrap_or(usize::MAX)
 }

@@ -10,11 +10,10 @@ use ipnet::IpNet;
 use self::bits::Bits;
 use super::escalation::{Escalation, Neighbours};
 use super::net::{Key, canonical};
+use super::order::{Linked, Links, NIL, Order, place};
 use super::siblings::Siblings;
 use crate::types::{JailId, Timestamp};
 
-/// No slot.
-pub(super) const NIL: u32 = u32::MAX;
 /// Stands for all jails in a key. The registry gives this number out only when 65,535 other names were configured.
 const ACROSS: JailId = JailId(u16::MAX);
 /// The end of a ban without one.
@@ -55,8 +54,7 @@ pub(super) struct Slot {
     /// [`Key::NONE`] in a free slot.
     pub(super) key: Key,
     /// Towards those noted later; in a free slot, the next free one.
-    newer: u32,
-    older: u32,
+    links: Links,
     count: u32,
     pub(super) last: Timestamp,
     end: Timestamp,
@@ -68,8 +66,8 @@ pub(super) struct History {
     slots: Vec<Slot>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    newest: u32,
-    oldest: u32,
+    /// By when they were noted.
+    order: Order,
     free: u32,
     limit: usize,
     /// Where the next sweep goes on.
@@ -96,8 +94,7 @@ impl History {
             slots: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            newest: NIL,
-            oldest: NIL,
+            order: Order::EMPTY,
             free: NIL,
             limit: limit.clamp(1, place(NIL) - 1),
             hand: 0,
@@ -143,7 +140,7 @@ impl History {
             }
             Some(slot) => {
                 self.siblings.remove(slot, &self.slots);
-                self.unlink(slot);
+                self.order.unlink(&mut self.slots, slot);
                 slot
             }
             None => {
@@ -156,7 +153,7 @@ impl History {
             let end = if s.count > 0 { s.end.max(end) } else { end };
             (s.count, s.last, s.end) = (earlier.saturating_add(1), since, end);
         }
-        self.link_newest(slot);
+        self.order.link_newest(&mut self.slots, slot);
         self.siblings.insert(slot, &self.slots);
         self.dirty.set(slot, true);
     }
@@ -208,7 +205,7 @@ impl History {
             if let Some(s) = self.slot_mut(slot) {
                 (s.count, s.last, s.end) = (record.count, record.last, end);
             }
-            self.link_newest(slot);
+            self.order.link_newest(&mut self.slots, slot);
             self.siblings.insert(slot, &self.slots);
             self.known.set(slot, true);
             return;
@@ -303,7 +300,7 @@ impl History {
 
     fn make_room(&mut self) {
         if self.len() >= self.limit {
-            self.release(self.oldest);
+            self.release(self.order.oldest);
             self.forgotten += 1;
         }
     }
@@ -315,10 +312,10 @@ impl History {
 
     /// A slot for `key`, in the index and not yet in the list.
     fn insert(&mut self, key: Key) -> u32 {
-        let new = Slot { key, newer: NIL, older: NIL, count: 0, last: NEVER, end: NEVER };
+        let new = Slot { key, links: Links::NONE, count: 0, last: NEVER, end: NEVER };
         let slot = self.free;
         let slot = if let Some(s) = self.slots.get_mut(place(slot)) {
-            self.free = s.newer;
+            self.free = s.links.newer;
             *s = new;
             slot
         } else {
@@ -333,11 +330,11 @@ impl History {
 
     fn release(&mut self, slot: u32) {
         self.siblings.remove(slot, &self.slots);
-        self.unlink(slot);
+        self.order.unlink(&mut self.slots, slot);
         let free = self.free;
         let Some(s) = self.slot_mut(slot) else { return };
         let key = std::mem::replace(&mut s.key, Key::NONE);
-        s.newer = free;
+        s.links.newer = free;
         self.free = slot;
         let hash = self.hasher.hash_one(key);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
@@ -349,36 +346,18 @@ impl History {
         self.dirty.set(slot, false);
     }
 
-    fn unlink(&mut self, slot: u32) {
-        let Some(s) = self.slot(slot) else { return };
-        let (newer, older) = (s.newer, s.older);
-        match self.slot_mut(newer) {
-            Some(s) => s.older = older,
-            None => self.newest = older,
-        }
-        match self.slot_mut(older) {
-            Some(s) => s.newer = newer,
-            None => self.oldest = newer,
-        }
-    }
-
-    fn link_newest(&mut self, slot: u32) {
-        let second = std::mem::replace(&mut self.newest, slot);
-        if let Some(s) = self.slot_mut(slot) {
-            (s.newer, s.older) = (NIL, second);
-        }
-        match self.slot_mut(second) {
-            Some(s) => s.newer = slot,
-            None => self.oldest = slot,
-        }
-    }
-
     fn slot(&self, slot: u32) -> Option<&Slot> {
         self.slots.get(place(slot))
     }
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(place(slot))
+    }
+}
+
+impl Linked for Slot {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
     }
 }
 
@@ -395,10 +374,6 @@ impl Slot {
 
 fn jail_of(key: Key) -> Option<JailId> {
     (key.jail() != ACROSS).then(|| key.jail())
-}
-
-pub(super) fn place(slot: u32) -> usize {
-    usize::try_from(slot).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

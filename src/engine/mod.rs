@@ -47,6 +47,7 @@ mod history;
 mod jail;
 mod neighbours;
 mod net;
+mod order;
 mod persist;
 mod protected;
 mod repeaters;

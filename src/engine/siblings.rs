@@ -8,8 +8,9 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::escalation::Neighbours;
-use super::history::{NIL, Slot, place};
+use super::history::Slot;
 use super::net::Key;
+use super::order::{NIL, place};
 use crate::types::{JailId, Timestamp};
 
 /// A list is looked at from its head on, at most so far. That is further than is ever counted, so who stands beyond it

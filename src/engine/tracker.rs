@@ -8,6 +8,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::dirty::Dirty;
 use super::jail::Policy;
 use super::net::Key;
+use super::order::{Linked, Links, NIL, Order, place};
 use super::persist::{Changed, Open};
 use super::window::{self, Window};
 use crate::types::{JailId, Timestamp};
@@ -20,21 +21,23 @@ pub(super) const LINGER: Duration = Duration::from_secs(3600);
 /// Nothing ended yet.
 const NO_FLOOR: Timestamp = Timestamp::from_millis(i64::MIN);
 
-/// No slot.
-const NIL: u32 = u32::MAX;
-
 /// 72 bytes; the index adds 5 to 10.
 #[derive(Debug)]
 struct Slot {
     key: Key,
     /// Towards those heard from later; in a free slot, the next free one.
-    newer: u32,
-    older: u32,
+    links: Links,
     /// When it was last heard from: seconds since the epoch by the agent's clock.
     heard: u32,
     /// Where the last ban ended: earlier offenses do not count again.
     floor: Timestamp,
     window: Window,
+}
+
+impl Linked for Slot {
+    fn links(&mut self) -> &mut Links {
+        &mut self.links
+    }
 }
 
 /// What [`Tracker::count`] made of an offense.
@@ -52,8 +55,8 @@ pub(super) struct Tracker {
     slots: Vec<Slot>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    newest: u32,
-    oldest: u32,
+    /// By last offense.
+    order: Order,
     free: u32,
     limit: usize,
     /// Times that did not fit into a window itself, and the most there may be.
@@ -73,8 +76,7 @@ impl Tracker {
             slots: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            newest: NIL,
-            oldest: NIL,
+            order: Order::EMPTY,
             free: NIL,
             limit: limit.clamp(1, place(NIL) - 1),
             times: 0,
@@ -129,7 +131,7 @@ impl Tracker {
         let found = self.find(key).filter(|slot| !self.drop_if_silent(*slot, now));
         let slot = match found {
             Some(slot) => {
-                self.unlink(slot);
+                self.order.unlink(&mut self.slots, slot);
                 slot
             }
             // It is decided already: nobody needs to make room.
@@ -143,10 +145,10 @@ impl Tracker {
             }
         };
         // Whoever offends often needs room, too: at most as much as one who is forgotten leaves.
-        if self.times >= self.most_times && self.oldest != slot && forgotten.is_none() {
+        if self.times >= self.most_times && self.order.oldest != slot && forgotten.is_none() {
             *forgotten = self.evict(now);
         }
-        self.link_newest(slot);
+        self.order.link_newest(&mut self.slots, slot);
         self.dirty.touch(slot);
         let mut scratch = std::mem::take(&mut self.scratch);
         let most = self.most_times.max(8);
@@ -225,7 +227,7 @@ impl Tracker {
         }
         self.scratch = scratch;
         let slot = self.insert(key);
-        self.link_newest(slot);
+        self.order.link_newest(&mut self.slots, slot);
         self.times += window.beyond();
         if let Some(s) = self.slot_mut(slot) {
             s.window = window;
@@ -256,7 +258,7 @@ impl Tracker {
             None if self.len() >= self.limit => return,
             None => {
                 let slot = self.insert(key);
-                self.link_oldest(slot);
+                self.order.link_oldest(&mut self.slots, slot);
                 slot
             }
         };
@@ -295,7 +297,7 @@ impl Tracker {
 
     /// Makes room by dropping who has been silent longest; its jail, if its window still mattered.
     fn evict(&mut self, now: Timestamp) -> Option<JailId> {
-        let slot = self.oldest;
+        let slot = self.order.oldest;
         let s = self.slot(slot)?;
         let lost = (!s.window.is_empty() && !self.silent(s, now)).then(|| s.key.jail());
         self.release(slot);
@@ -323,10 +325,10 @@ impl Tracker {
 
     /// A slot for `key`, in the index and not yet in the list.
     fn insert(&mut self, key: Key) -> u32 {
-        let new = Slot { key, newer: NIL, older: NIL, heard: 0, floor: NO_FLOOR, window: Window::EMPTY };
+        let new = Slot { key, links: Links::NONE, heard: 0, floor: NO_FLOOR, window: Window::EMPTY };
         let slot = self.free;
         let slot = if let Some(s) = self.slots.get_mut(place(slot)) {
-            self.free = s.newer;
+            self.free = s.links.newer;
             *s = new;
             slot
         } else {
@@ -340,53 +342,18 @@ impl Tracker {
     }
 
     fn release(&mut self, slot: u32) {
-        self.unlink(slot);
+        self.order.unlink(&mut self.slots, slot);
         let free = self.free;
         self.times -= self.slot(slot).map_or(0, |s| s.window.beyond());
         let Some(s) = self.slot_mut(slot) else { return };
         let key = std::mem::replace(&mut s.key, Key::NONE);
         s.window = Window::EMPTY;
-        s.newer = free;
+        s.links.newer = free;
         self.free = slot;
         self.dirty.gone(key);
         let hash = self.hasher.hash_one(key);
         if let Ok(entry) = self.index.find_entry(hash, |other| *other == slot) {
             entry.remove();
-        }
-    }
-
-    fn unlink(&mut self, slot: u32) {
-        let Some(s) = self.slot(slot) else { return };
-        let (newer, older) = (s.newer, s.older);
-        match self.slot_mut(newer) {
-            Some(s) => s.older = older,
-            None => self.newest = older,
-        }
-        match self.slot_mut(older) {
-            Some(s) => s.newer = newer,
-            None => self.oldest = newer,
-        }
-    }
-
-    fn link_newest(&mut self, slot: u32) {
-        let second = std::mem::replace(&mut self.newest, slot);
-        if let Some(s) = self.slot_mut(slot) {
-            (s.newer, s.older) = (NIL, second);
-        }
-        match self.slot_mut(second) {
-            Some(s) => s.newer = slot,
-            None => self.oldest = slot,
-        }
-    }
-
-    fn link_oldest(&mut self, slot: u32) {
-        let second = std::mem::replace(&mut self.oldest, slot);
-        if let Some(s) = self.slot_mut(slot) {
-            (s.newer, s.older) = (second, NIL);
-        }
-        match self.slot_mut(second) {
-            Some(s) => s.older = slot,
-            None => self.newest = slot,
         }
     }
 
@@ -397,10 +364,6 @@ impl Tracker {
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(place(slot))
     }
-}
-
-fn place(slot: u32) -> usize {
-    usize::try_from(slot).unwrap_or(usize::MAX)
 }
 
 fn seconds(t: Timestamp) -> u32 {

@@ -26,17 +26,17 @@ fn key(n: u8) -> Key {
 /// From the oldest to the newest, walked both ways.
 fn order(t: &Tracker) -> Vec<Key> {
     let mut out = Vec::new();
-    let mut at = t.newest;
+    let mut at = t.order.newest;
     while let Some(s) = t.slot(at) {
         out.push(s.key);
-        at = s.older;
+        at = s.links.older;
     }
     out.reverse();
     let mut back = Vec::new();
-    let mut at = t.oldest;
+    let mut at = t.order.oldest;
     while let Some(s) = t.slot(at) {
         back.push(s.key);
-        at = s.newer;
+        at = s.links.newer;
     }
     assert_eq!(out, back);
     out

@@ -113,11 +113,14 @@ impl Child {
         command.args(matches.arguments());
         let program = PathBuf::from(command.get_program());
         let failed = |source| ChildError::Run { program: program.clone(), source };
-        let mut child = command.spawn().map_err(failed)?;
-        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(failed(io::Error::other("it has no standard output")));
-        };
-        Ok(Self {
+        let child = command.spawn().map_err(failed)?;
+        Self::of(child, longest).ok_or_else(|| failed(io::Error::other("it has no standard output")))
+    }
+
+    /// A program that runs and whose outputs are pipes; entries longer than `longest` bytes are left out.
+    fn of(mut child: std::process::Child, longest: usize) -> Option<Self> {
+        let (stdout, stderr) = (child.stdout.take()?, child.stderr.take()?);
+        Some(Self {
             child,
             stdout,
             stderr,
@@ -301,19 +304,7 @@ mod tests {
         std::fs::write(file.path(), text).unwrap();
         let mut command = Command::new("cat");
         command.stdin(file.reopen().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Child {
-            child,
-            stdout,
-            stderr,
-            buffer: Vec::new(),
-            given: 0,
-            longest,
-            skipping: false,
-            skipped: 0,
-            complaint: Vec::new(),
-        }
+        Child::of(command.spawn().unwrap(), longest).unwrap()
     }
 
     #[test]
