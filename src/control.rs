@@ -119,46 +119,59 @@ pub struct Alone {
     _socket: Option<net::UnixListener>,
 }
 
+/// What came of one try to claim it.
+enum Claim {
+    Had(Alone),
+    /// An agent of this pid has it.
+    Held(i32),
+    /// Its name is taken, and nobody is there any more: it ended between the two questions.
+    Ending(io::Error),
+}
+
 impl Alone {
     /// Claims it, waiting a moment for an agent that is just ending.
     ///
     /// # Errors
     /// [`BindError::NotAlone`] when another agent has it.
     pub async fn claim() -> Result<Self, BindError> {
+        Self::claim_as(b"stockade").await
+    }
+
+    async fn claim_as(name: &[u8]) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { path: PathBuf::from("@stockade"), source };
         let end = tokio::time::Instant::now() + HANDOVER;
         loop {
-            match Self::try_claim() {
-                Err(BindError::NotAlone(_)) if tokio::time::Instant::now() < end => {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                claimed => return claimed,
+            let refusal = match Self::try_claim(name).map_err(failed)? {
+                Claim::Had(alone) => return Ok(alone),
+                Claim::Held(pid) => BindError::NotAlone(pid),
+                Claim::Ending(e) => failed(e),
+            };
+            if tokio::time::Instant::now() >= end {
+                return Err(refusal);
             }
+            // Each try leaves a connection in the queue of who has it, which holds thousands.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    fn try_claim() -> Result<Self, BindError> {
-        let failed = |source| BindError::Io { path: PathBuf::from("@stockade"), source };
-        let name = net::SocketAddr::from_abstract_name(b"stockade").map_err(failed)?;
+    fn try_claim(name: &[u8]) -> io::Result<Claim> {
+        let name = net::SocketAddr::from_abstract_name(name)?;
         match net::UnixListener::bind_addr(&name) {
-            Ok(socket) => Ok(Self { _socket: Some(socket) }),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                // Anybody may take an abstract name. Who is neither root nor us is no agent, and must not keep us out.
-                let holder = net::UnixStream::connect_addr(&name)
-                    .and_then(|stream| getsockopt(&stream, PeerCredentials).map_err(Into::into));
-                match holder {
-                    Ok(who) if who.uid() != 0 && who.uid() != nix::unistd::geteuid().as_raw() => {
-                        tracing::warn!(
-                            uid = who.uid(),
-                            "somebody else holds the agent's name: going on without it"
-                        );
-                        Ok(Self { _socket: None })
-                    }
-                    Ok(who) => Err(BindError::NotAlone(who.pid())),
-                    Err(e) => Err(failed(e)),
-                }
-            }
-            Err(e) => Err(failed(e)),
+            Ok(socket) => return Ok(Claim::Had(Self { _socket: Some(socket) })),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
+            Err(e) => return Err(e),
         }
+        // Anybody may take an abstract name. Who is neither root nor us is no agent, and must not keep us out.
+        let who = match net::UnixStream::connect_addr(&name) {
+            Ok(stream) => getsockopt(&stream, PeerCredentials)?,
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(Claim::Ending(e)),
+            Err(e) => return Err(e),
+        };
+        if who.uid() == 0 || who.uid() == nix::unistd::geteuid().as_raw() {
+            return Ok(Claim::Held(who.pid()));
+        }
+        tracing::warn!(uid = who.uid(), "somebody else holds the agent's name: going on without it");
+        Ok(Claim::Had(Self { _socket: None }))
     }
 }
 
@@ -381,5 +394,34 @@ pub async fn call(path: &Path, request: &Request, timeout: Duration) -> Result<R
     match tokio::time::timeout(timeout, conversation).await {
         Ok(result) => result,
         Err(_) => Err(garbled(format!("no answer within {} s", timeout.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    /// An agent that started while another one was ending failed with "connection refused": the name was still taken, and
+    /// nobody listened any more.
+    #[tokio::test]
+    async fn an_agent_that_is_just_ending_is_waited_for() {
+        let name = format!("stockade-test-{}", std::process::id());
+        // Bound, and without anybody who listens: as in the moment in which a process goes.
+        let ending = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(ending.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).unwrap()).unwrap();
+        assert!(matches!(Alone::try_claim(name.as_bytes()), Ok(Claim::Ending(_))));
+        let claim = tokio::spawn({
+            let name = name.clone();
+            async move { Alone::claim_as(name.as_bytes()).await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(ending);
+        let alone = claim.await.unwrap().unwrap();
+        assert!(matches!(Alone::try_claim(name.as_bytes()), Ok(Claim::Held(_))));
+        drop(alone);
+        assert!(matches!(Alone::try_claim(name.as_bytes()), Ok(Claim::Had(_))));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The modules stand in the order of the flow: [`follow`] turns files into lines, [`filter`] lines into offenses,
 //! [`engine`] offenses into decisions, [`kernel`] decisions into elements of nf_tables sets;
-//! [`ledger`] remembers them.
+//! [`ledger`] remembers them, and [`sinks`] hear of them.
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -20,6 +20,8 @@ pub mod engine;
 pub mod kernel;
 
 pub mod ledger;
+
+pub mod sinks;
 
 pub mod budget;
 pub mod daemon;

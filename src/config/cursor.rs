@@ -59,6 +59,13 @@ impl<'a> Cursor<'a> {
         Section { path: self.path, entries }
     }
 
+    /// What stands under `key` in a map; nothing is reported.
+    pub(super) fn quiet(&self, key: &str) -> Option<Cursor<'_>> {
+        let Kind::Map(entries) = &self.node.kind else { return None };
+        let (key, node) = entries.iter().find(|(k, _)| k.text == key)?;
+        Some(Cursor { node, path: Path::Key(&self.path, &key.text) })
+    }
+
     /// Whether this is a map or nothing; anything else is reported.
     pub(super) fn is_map(&self, report: &mut Report) -> bool {
         let is = match &self.node.kind {

@@ -14,6 +14,7 @@ mod ports;
 mod raw;
 mod report;
 mod resolve;
+pub mod sinks;
 mod size;
 mod sources;
 mod tree;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub use self::headers::{Backend, HeaderAction, Headers, MatcherChoice};
 pub use self::names::AllowEntry;
 pub use self::report::{ConfigError, Location, Remark};
+pub use self::sinks::Sink;
 pub use self::sources::Sources;
 use crate::engine::Escalation;
 use crate::filter::definition::Definition;
@@ -55,6 +57,8 @@ pub struct Config {
     pub ignoreip: Vec<AllowEntry>,
     /// May speak for others: who is behind them stands in the line.
     pub trusted_proxies: Vec<AllowEntry>,
+    /// Where decisions may go besides the kernel, in the order of the file.
+    pub sinks: Vec<Sink>,
     /// What holds for all sources of a kind, besides files.
     pub sources: Sources,
     /// What enforces bans by the packet's source.
@@ -110,6 +114,8 @@ pub struct Jail {
     pub ignoreip: Vec<AllowEntry>,
     /// Everything is decided and told, nothing enforced.
     pub observe: bool,
+    /// The names of sinks that its decisions go to; each is in [`Config::sinks`].
+    pub sinks: Vec<String>,
     /// Ports a ban closes, sorted; none means all.
     pub ports: Vec<u16>,
     /// The zone of time stamps that carry none: `UTC`, `+01:00` or an IANA name. `None`: the filter's, else the host's.

@@ -8,6 +8,7 @@ use super::escalation::{self, RawEscalation};
 use super::headers::{self, RawHeaders};
 use super::names::{self, AllowEntry};
 use super::report::{Location, Report, shown};
+use super::sinks::{self, Sink};
 use super::sources::{self, RawJailSources, RawSources};
 use super::{Backend, From, LogFormat, LogLevel, duration, filter, ports, size};
 use crate::filter::definition::Definition;
@@ -20,6 +21,7 @@ const TOP: &[&str] = &[
     "escalation",
     "jails",
     "filters",
+    "sinks",
     "journal",
     "docker",
     "syslog",
@@ -49,6 +51,7 @@ const JAIL: &[&str] = &[
     "ports",
     "timezone",
     "observe",
+    "sinks",
 ];
 
 const LEVELS: &[(&str, LogLevel)] = &[
@@ -71,6 +74,8 @@ pub(super) struct RawConfig {
     pub(super) escalation: Option<RawEscalation>,
     pub(super) jails: Vec<RawNamed<RawJail>>,
     pub(super) filters: Vec<RawNamed<Definition>>,
+    /// Without what holds mistakes, which are reported.
+    pub(super) sinks: Vec<RawNamed<Option<Sink>>>,
     pub(super) sources: RawSources,
     pub(super) backend: Option<Backend>,
     pub(super) headers: RawHeaders,
@@ -111,6 +116,8 @@ pub(super) struct RawJail {
     pub(super) ports: Option<Vec<u16>>,
     pub(super) timezone: Option<String>,
     pub(super) observe: Option<bool>,
+    /// Names and their places.
+    pub(super) sinks: Option<Vec<(String, Location)>>,
 }
 
 /// The name of a filter and its place; without the name, what stands there is no name.
@@ -133,10 +140,15 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
     }
     raw.escalation = top.read("escalation", report, escalation::read);
     if let Some(c) = top.get("jails") {
-        raw.jails = named(&c, "jail", report, |c, r| c.is_map(r).then(|| jail(c, r)));
+        raw.jails = named(&c, "jail", report, |_, c, r| c.is_map(r).then(|| jail(c, r)));
     }
     if let Some(c) = top.get("filters") {
-        raw.filters = named(&c, "filter", report, |c, r| Some(filter::read(c, r)));
+        raw.filters = named(&c, "filter", report, |_, c, r| Some(filter::read(c, r)));
+    }
+    if let Some(c) = top.get("sinks") {
+        raw.sinks = named(&c, "sink", report, |name, c, r| {
+            Some(c.is_map(r).then(|| sinks::read(name, c, r)).flatten())
+        });
     }
     raw.sources.journal = top.read("journal", report, sources::journal);
     raw.sources.docker = top.read("docker", report, sources::docker);
@@ -196,6 +208,9 @@ fn jail(cursor: &Cursor<'_>, report: &mut Report) -> RawJail {
         ports: keys.read("ports", report, |c, r| Some(ports::read(c, r))),
         timezone: keys.read("timezone", report, filter::timezone),
         observe: keys.read("observe", report, |c, r| c.flag(r)),
+        sinks: keys.read("sinks", report, |c, r| {
+            Some(c.list(r, |c, r| c.some_text(r).map(|name| (name.to_owned(), c.at()))))
+        }),
     }
 }
 
@@ -207,7 +222,7 @@ fn named<T>(
     cursor: &Cursor<'_>,
     what: &str,
     report: &mut Report,
-    read: impl Fn(&Cursor<'_>, &mut Report) -> Option<T>,
+    read: impl Fn(&str, &Cursor<'_>, &mut Report) -> Option<T>,
 ) -> Vec<RawNamed<T>> {
     let mut out = Vec::new();
     for (key, value) in cursor.entries(report) {
@@ -217,7 +232,7 @@ fn named<T>(
             );
             report.mistake(Some(key.at), value.path, text);
         }
-        if let Some(value) = read(&value, report) {
+        if let Some(value) = read(&key.text, &value, report) {
             out.push(RawNamed { name: key.text.clone(), at: key.at, value });
         }
     }

@@ -40,6 +40,12 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
             report,
         );
     }
+    let known: Vec<&str> = raw.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    find_sinks("defaults", &raw.defaults, &known, report);
+    for jail in &raw.jails {
+        let path = Path::Key(&Path::Key(&Path::Root, "jails"), &jail.name).to_string();
+        find_sinks(&path, &jail.value, &known, report);
+    }
     for RawNamed { name, at, value } in raw.jails {
         let jail =
             resolve_jail(name, at, value, &raw.defaults, raw.escalation.as_ref(), &mut filters, report);
@@ -52,12 +58,20 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
     if jails.is_empty() {
         report.warning(None, "", "no jail is enabled, so nothing is watched; add one under `jails:`");
     }
+    for sink in &raw.sinks {
+        if !jails.iter().any(|jail| jail.sinks.contains(&sink.name)) {
+            let path = Path::Key(&Path::Key(&Path::Root, "sinks"), &sink.name).to_string();
+            let text = "no jail uses it; add its name to `sinks:` of jails, or of `defaults`";
+            report.warning(Some(sink.at), path, text);
+        }
+    }
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Config {
         jails,
         filters: filters.known.into_iter().filter_map(|(name, found)| Some((name, found?))).collect(),
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
+        sinks: raw.sinks.into_iter().filter_map(|sink| sink.value).collect(),
         sources: raw.sources.resolve(),
         backend: raw.backend.unwrap_or_default(),
         headers: raw.headers.resolve(),
@@ -127,8 +141,31 @@ fn resolve_jail(
         ports: own.ports.or_else(|| defaults.ports.clone()).unwrap_or_default(),
         observe: own.observe.or(defaults.observe).unwrap_or(false),
         timezone: own.timezone.or_else(|| defaults.timezone.clone()),
+        sinks: distinct(names_of(own.sinks.as_ref().or(defaults.sinks.as_ref()))),
         name,
     })
+}
+
+fn names_of(sinks: Option<&Vec<(String, Location)>>) -> impl Iterator<Item = String> {
+    sinks.into_iter().flatten().map(|(name, _)| name.clone())
+}
+
+/// Reports names that no sink has.
+fn find_sinks(path: &str, jail: &RawJail, known: &[&str], report: &mut Report) {
+    for (name, at) in jail.sinks.iter().flatten() {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        let hint = match nearest(name, known.iter().copied()) {
+            Some(word) => format!("did you mean `{word}`?"),
+            None => "define it under `sinks:`".to_owned(),
+        };
+        report.mistake(
+            Some(*at),
+            format!("{path}.sinks"),
+            format!("there is no sink `{}`; {hint}", shown(name)),
+        );
+    }
 }
 
 /// Each once, in their order.

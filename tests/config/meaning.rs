@@ -86,6 +86,7 @@ log: { level: debug, format: json }
         ignoreip: vec![AllowEntry::Net("198.51.100.0/24".parse().unwrap())],
         ports: vec![22, 443, 8000, 8001, 8002],
         observe: true,
+        sinks: Vec::new(),
         timezone: Some("+01:00".into()),
     };
     assert_eq!(*web, wanted);

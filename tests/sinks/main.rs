@@ -1,0 +1,8 @@
+//! Sinks against real servers: without an agent and without root, for what the agent has to do with it is in `e2e`.
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+#[path = "../support/http.rs"]
+mod http;
+
+mod frame;
+mod support;
