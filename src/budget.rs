@@ -11,8 +11,8 @@ use crate::engine::Limits;
 /// The program, its threads and allocator, SQLite's cache and write buffers, sixteen jails with filters (measured: 12 to
 /// 16 MiB), and what a checkpoint of any size takes besides its rows.
 const FIXED: u64 = 28 << 20;
-/// Ten batches of offenses on their way from the reader: 1024 lines of at most 256 bytes, and 80 bytes about each.
-const BATCHES: u64 = 10 * 1024 * (256 + 80);
+/// Ten batches of offenses on their way from the reader: 400 KiB of lines, and 80 bytes about each of 1024.
+const BATCHES: u64 = 10 * 1024 * (400 + 80);
 /// The reader's buffer holds a line of the greatest length and is at least so large; lines are looked at where they lie.
 const BUFFER: u64 = 256 << 10;
 /// A followed file: its mark with the first and last bytes, in the reader, in the keeper and in a checkpoint, its matcher and

@@ -68,6 +68,7 @@ fn nothing() -> Checkpoint {
         all_sources: false,
         files: Vec::new(),
         cursors: Vec::new(),
+        outbox: Default::default(),
     }
 }
 

@@ -56,6 +56,14 @@ pub(super) async fn run<M: Mirror>(
     mut ends: mpsc::Receiver<End>,
 ) {
     let mut runner = Runner { make, mirror: None, desired, state, backoff: Backoff::default(), whole: true };
+    // Before, all that is shown would look like leftovers.
+    tokio::select! {
+        end = ends.recv() => {
+            let _nobody_waits = end.map(|end| end.done.send(!end.withdraw));
+            return;
+        }
+        () = runner.desired.known() => {}
+    }
     let mut next = Instant::now();
     let mut last_whole = Instant::now();
     loop {
