@@ -105,6 +105,11 @@ impl Desired {
         self.changed.notified().await;
     }
 
+    /// What has changed so far is about to be looked at: [`changed`](Self::changed) waits for later changes.
+    pub fn seen(&self) {
+        std::pin::pin!(self.changed.notified()).enable();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Wants> {
         self.wants.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -125,6 +125,7 @@ impl<M: Mirror, F: Fn() -> Result<M, Trouble>> Runner<M, F> {
     /// One pass; how long until the next, `None` when all is in line.
     async fn pass(&mut self) -> Option<Duration> {
         self.state.working();
+        self.desired.seen();
         // Until the pass is over nothing is known for sure.
         let whole = std::mem::replace(&mut self.whole, true);
         let outcome = match &mut self.mirror {
