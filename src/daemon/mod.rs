@@ -305,6 +305,7 @@ impl Agent {
         if let Some(worker) = self.worker.take() {
             worker.stop();
         }
+        let begun = Instant::now();
         let stop = self.stop.take();
         let flush = stop.as_ref().is_some_and(|stop| stop.flush);
         let bans = self.engine.bans().filter(|ban| !self.jails.observed(ban.jail)).count();
@@ -320,9 +321,11 @@ impl Agent {
         }
         let mut written = self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;
         let removed = if flush { self.guard.remove().await } else { Ok(()) };
-        let unfinished = self.end_sinks(flush).await;
-        // What was told last need not be told again.
-        written &= self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;
+        let unfinished = self.end_sinks(begun, flush).await;
+        if written {
+            // What was told last need not be told again.
+            written = self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;
+        }
         if !written {
             tracing::warn!(
                 "stopping without having written everything to the ledger: the next start reads some lines once more"

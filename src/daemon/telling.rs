@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Agent;
 use super::jails::{Jails, Ready};
@@ -18,8 +19,8 @@ use crate::sinks::desired::Want;
 use crate::sinks::event::{Banned, Event, EventKind, Fault, Leaked, Started, Stopped, Unbanned};
 use crate::types::{Ban, Decision, JailId, Offense, Timestamp};
 
-/// The end of an agent waits at most so long for notifiers' last words: it has a second in all.
-const LAST_WORDS: Duration = Duration::from_millis(700);
+/// So long after an agent was told to end its notifiers have had their last words: it has a second in all.
+const LAST_WORDS: Duration = Duration::from_millis(750);
 /// Who lifts all bans waits at most so long for the mirrors.
 const WITHDRAWAL: Duration = Duration::from_secs(10);
 /// The same error is told again after this time.
@@ -189,11 +190,12 @@ impl Agent {
     }
 
     /// Ends the sinks; the names of mirrors that still show what was lifted.
-    pub(super) async fn end_sinks(&mut self, withdraw: bool) -> Vec<String> {
+    pub(super) async fn end_sinks(&mut self, begun: Instant, withdraw: bool) -> Vec<String> {
         if self.sinks.is_empty() {
             return Vec::new();
         }
-        let unfinished = self.sinks.end(if withdraw { WITHDRAWAL } else { LAST_WORDS }, withdraw).await;
+        let by = begun + if withdraw { WITHDRAWAL } else { LAST_WORDS };
+        let unfinished = self.sinks.end(by.saturating_duration_since(Instant::now()), withdraw).await;
         for name in &unfinished {
             tracing::warn!("the sink {name} did not do all that was to be done; the next start takes it up");
         }
