@@ -235,7 +235,11 @@ mod tests {
         async fn tell(&mut self, events: &[Arc<Event>], room: u32) -> Result<usize, Trouble> {
             let mut far = self.0.lock().unwrap();
             far.messages.push((events.len(), room, self.1.elapsed()));
-            if far.script.is_empty() { Ok(if room == 0 { events.len() } else { 1 }) } else { far.script.remove(0) }
+            if far.script.is_empty() {
+                Ok(if room == 0 { events.len() } else { 1 })
+            } else {
+                far.script.remove(0)
+            }
         }
     }
 
@@ -287,7 +291,11 @@ mod tests {
         sleep(SECOND * 50).await;
         let messages = notifier.messages();
         let rooms: Vec<_> = messages.iter().map(|m| (m.0, m.1)).collect();
-        assert_eq!(rooms, [(20, 4), (19, 3), (18, 2), (17, 1), (16, 0)], "the last one takes all that is left in");
+        assert_eq!(
+            rooms,
+            [(20, 4), (19, 3), (18, 2), (17, 1), (16, 0)],
+            "the last one takes all that is left in"
+        );
         assert!(messages.windows(2).all(|two| two[1].2 - two[0].2 >= SECOND), "{messages:?}");
         notifier.tell(1);
         sleep(SECOND * 5).await;
