@@ -221,7 +221,7 @@ impl Sinks {
         self.entries = stay;
         for entry in go {
             let stays = sinks.iter().any(|sink| {
-                sink.name == entry.sink.name && sink.kind.is_mirror() == entry.sink.kind.is_mirror()
+                sink.name == entry.sink.name && sink.kind.takes_over_from(&entry.sink.kind)
             });
             // One that is only set up otherwise takes over what its predecessor has shown or has to tell.
             self.dismiss(entry, !stays);
