@@ -227,7 +227,7 @@ impl Sinks {
         let mut untold = Vec::new();
         for entry in go {
             let stays = sinks.iter().any(|sink| {
-                sink.name == entry.sink.name && sink.kind.is_mirror() == entry.sink.kind.is_mirror()
+                sink.name == entry.sink.name && sink.kind.takes_over_from(&entry.sink.kind)
             });
             // One that is only set up otherwise takes over what its predecessor has shown or has to tell.
             untold.extend(self.dismiss(entry, !stays));

@@ -9,7 +9,7 @@ mod webhook;
 
 use std::time::Duration;
 
-pub use self::cloudflare::Cloudflare;
+pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
 pub use self::mail::Mail;
 pub use self::map::Map;
@@ -61,6 +61,17 @@ impl Kind {
             Self::Webhook(_) => "webhook",
             Self::Mail(_) => "mail",
             Self::Exec(_) => "exec",
+        }
+    }
+
+    /// Whether what `other` has shown stays in view of this one, which takes its place under the same name.
+    #[must_use]
+    pub fn takes_over_from(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cloudflare(new), Self::Cloudflare(old)) => {
+                (&new.place, &new.instance) == (&old.place, &old.instance)
+            }
+            _ => self.is_mirror() == other.is_mirror(),
         }
     }
 
