@@ -7,6 +7,7 @@
 pub mod backoff;
 pub mod cloudflare;
 pub mod desired;
+mod digest;
 pub mod event;
 pub mod exec;
 pub mod http;
@@ -19,6 +20,7 @@ pub mod queue;
 pub mod secret;
 pub mod state;
 pub mod telegram;
+pub mod template;
 mod thread;
 pub mod trouble;
 pub mod webhook;

@@ -63,6 +63,8 @@ pub(super) async fn run<N: Notifier>(
         sent: VecDeque::new(),
     };
     let mut not_before = Instant::now();
+    // Some listen too. One that cannot be made says so when there is something to tell.
+    drop(runner.notifier().map(|_| ()));
     loop {
         let turn = async {
             while !runner.queue.has_news() {

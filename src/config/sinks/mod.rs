@@ -5,6 +5,7 @@ mod exec;
 mod mail;
 mod map;
 mod telegram;
+mod template;
 mod webhook;
 
 use std::time::Duration;
@@ -13,7 +14,7 @@ pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
 pub use self::mail::Mail;
 pub use self::map::Map;
-pub use self::telegram::Telegram;
+pub use self::telegram::{ChatId, Telegram};
 pub use self::webhook::Webhook;
 use super::cursor::{Cursor, Section, nearest};
 use super::raw::span;
