@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::types::{JailId, Timestamp};
 
@@ -33,6 +33,8 @@ pub type Wants = HashMap<IpNet, Vec<Want>>;
 pub struct Desired {
     wants: Mutex<Wants>,
     changed: Notify,
+    /// Whether all bans were said once.
+    known: watch::Sender<bool>,
 }
 
 impl Desired {
@@ -69,7 +71,14 @@ impl Desired {
             wants.entry(offender).or_default().push(want);
         }
         drop(wants);
+        self.known.send_replace(true);
         self.changed.notify_one();
+    }
+
+    /// Waits until all bans [were said](Self::replace) once. Cancel-safe.
+    pub async fn known(&self) {
+        // It lasts as long as this.
+        drop(self.known.subscribe().wait_for(|known| *known).await);
     }
 
     /// Looks at everything. The agent waits as long: copy what is needed, and do nothing slow.

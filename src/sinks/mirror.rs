@@ -17,6 +17,8 @@ use crate::clock;
 const HOURLY: Duration = Duration::from_secs(3600);
 /// A burst of bans is one pass.
 const SETTLE: Duration = Duration::from_millis(200);
+/// The agent says what is to be shown as soon as it has begun; nobody who never hears of it waits longer.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// A far side that shows the bans.
 pub trait Mirror: Send + 'static {
@@ -24,6 +26,9 @@ pub trait Mirror: Send + 'static {
     /// far side what it has first: it is the first, or one failed, or an hour has passed. May be dropped at any await: the next
     /// pass is a whole one then.
     fn pass(&mut self, desired: &Desired, whole: bool) -> impl Future<Output = Result<Pass, Trouble>> + Send;
+
+    /// The passes that follow are the last ones, and somebody waits for them: nothing is put off any more for courtesy's sake.
+    fn last_words(&mut self) {}
 }
 
 /// What a pass came to.
@@ -58,8 +63,16 @@ pub(super) async fn run<M: Mirror>(
     let mut runner = Runner { make, mirror: None, desired, state, backoff: Backoff::default(), whole: true };
     let mut next = Instant::now();
     let mut last_whole = Instant::now();
+    let mut begun = false;
     loop {
         let pass = async {
+            // Before it is known whom to ban, everybody would be unbanned.
+            if !std::mem::replace(&mut begun, true) {
+                tokio::select! {
+                    () = runner.desired.known() => {}
+                    () = sleep(FIRST_WORD) => {}
+                }
+            }
             // A change is heeded at once, unless the far side wants to be left alone.
             if Instant::now() < next {
                 tokio::select! {
@@ -152,6 +165,9 @@ impl<M: Mirror, F: Fn() -> Result<M, Trouble>> Runner<M, F> {
     async fn withdraw(&mut self, by: Instant) -> bool {
         let passes = async {
             self.whole = true;
+            if let Some(mirror) = &mut self.mirror {
+                mirror.last_words();
+            }
             while let Some(wait) = self.pass().await {
                 if self.state.is_failing() {
                     return false;

@@ -4,6 +4,7 @@ mod cloudflare;
 mod exec;
 mod mail;
 mod map;
+mod program;
 mod telegram;
 mod webhook;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 pub use self::cloudflare::Cloudflare;
 pub use self::exec::Exec;
 pub use self::mail::Mail;
-pub use self::map::Map;
+pub use self::map::{Map, MapFormat};
 pub use self::telegram::Telegram;
 pub use self::webhook::Webhook;
 use super::cursor::{Cursor, Section, nearest};
