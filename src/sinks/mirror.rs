@@ -24,6 +24,9 @@ pub trait Mirror: Send + 'static {
     /// far side what it has first: it is the first, or one failed, or an hour has passed. May be dropped at any await: the next
     /// pass is a whole one then.
     fn pass(&mut self, desired: &Desired, whole: bool) -> impl Future<Output = Result<Pass, Trouble>> + Send;
+
+    /// The passes that follow are the last ones, and somebody waits for them: nothing is put off any more for courtesy's sake.
+    fn last_words(&mut self) {}
 }
 
 /// What a pass came to.
@@ -163,6 +166,9 @@ impl<M: Mirror, F: Fn() -> Result<M, Trouble>> Runner<M, F> {
     async fn withdraw(&mut self, by: Instant) -> bool {
         let passes = async {
             self.whole = true;
+            if let Some(mirror) = &mut self.mirror {
+                mirror.last_words();
+            }
             while let Some(wait) = self.pass().await {
                 if self.state.is_failing() {
                     return false;

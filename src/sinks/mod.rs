@@ -16,6 +16,7 @@ pub mod map;
 pub mod mirror;
 pub mod notifier;
 pub mod outbox;
+mod process;
 pub mod queue;
 pub mod secret;
 pub mod state;
