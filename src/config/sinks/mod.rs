@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use self::cloudflare::Cloudflare;
 pub use self::exec::Exec;
-pub use self::mail::Mail;
+pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
 pub use self::map::Map;
 pub use self::telegram::Telegram;
 pub use self::webhook::Webhook;
