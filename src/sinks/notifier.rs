@@ -26,6 +26,9 @@ pub trait Notifier: Send + 'static {
         Duration::ZERO
     }
 
+    /// The agent ends: what is told from now on has little time.
+    fn hurry(&mut self) {}
+
     /// Sends one message about `events`, oldest first, never none: about the first alone, or about as many as it can take in.
     /// After this message `room` others may be sent within the minute: where that is little, merge. How many events, the
     /// oldest, it was about. May be dropped at any await.
@@ -188,6 +191,9 @@ impl<N: Notifier, F: Fn() -> Result<N, Trouble>> Runner<N, F> {
             return !self.queue.has_news();
         }
         let words = async {
+            if let Ok(notifier) = self.notifier() {
+                notifier.hurry();
+            }
             while self.queue.has_news() {
                 if let Some(at) = self.notifier().ok().map(|n| n.pace()).and_then(|pace| self.free_at(pace)) {
                     sleep_until(at).await;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
-pub use self::mail::Mail;
+pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
 pub use self::map::{Map, MapFormat};
 pub use self::telegram::{ChatId, Telegram};
 pub use self::webhook::Webhook;
