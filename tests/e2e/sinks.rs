@@ -29,7 +29,12 @@ fn telegram(world: &World) -> Server {
 /// The texts that were sent.
 fn messages(server: &Server) -> Vec<String> {
     let sent = |request: &Request| request.path.ends_with("/sendMessage");
-    server.requests().iter().filter(|r| sent(r)).map(|r| r.json()["text"].as_str().unwrap().to_owned()).collect()
+    server
+        .requests()
+        .iter()
+        .filter(|r| sent(r))
+        .map(|r| r.json()["text"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 fn secret(world: &World, name: &str, text: &str) {
@@ -90,11 +95,18 @@ fn decisions_reach_sinks_after_the_kernel() {
     assert!(said[1].contains("203.0.113.1") && said[1].contains("curl/"), "{said:?}");
 
     assert!(world.stockade(&["unban", OFFENDER4]).status.success());
-    assert!(eventually(SOON, || list(&world).is_empty() && messages(&api).len() == 3), "{:?}", messages(&api));
+    assert!(
+        eventually(SOON, || list(&world).is_empty() && messages(&api).len() == 3),
+        "{:?}",
+        messages(&api)
+    );
     assert!(world.stockade(&["ban", "npm", OFFENDER4]).status.success());
     assert!(eventually(SOON, || list(&world) == [OFFENDER4] && messages(&api).len() == 4));
     let of = sinks(&world);
-    assert_eq!((&of["chat"]["state"], &of["chat"]["queue"], &of["chat"]["done"]), (&json!("ok"), &json!(0), &json!(4)));
+    assert_eq!(
+        (&of["chat"]["state"], &of["chat"]["queue"], &of["chat"]["done"]),
+        (&json!("ok"), &json!(0), &json!(4))
+    );
     assert_eq!((&of["denied"]["state"], &of["denied"]["queue"]), (&json!("ok"), &json!(1)));
 
     // The end is told, and bans that were restored are not.
@@ -108,7 +120,10 @@ fn decisions_reach_sinks_after_the_kernel() {
     assert!(world.stockade(&["ban", "npm", "198.51.100.7"]).status.success());
     assert!(eventually(SOON, || messages(&api).len() == 7 && list(&world).len() == 2));
     let said = messages(&api);
-    assert!(said[4].contains("stopped") && said[5].contains('1') && said[6].contains("198.51.100.7"), "{said:?}");
+    assert!(
+        said[4].contains("stopped") && said[5].contains('1') && said[6].contains("198.51.100.7"),
+        "{said:?}"
+    );
 
     // And with everything lifted nothing stays behind.
     assert!(world.stockade(&["stop", "--flush"]).status.success());
@@ -141,7 +156,9 @@ fn ten_thousand_bans_against_sinks_that_are_down() {
         let mut arrived = to.lock().unwrap();
         for event in request.json()["events"].as_array().unwrap() {
             match event["event"].as_str().unwrap() {
-                "ban" => *arrived.bans.entry(event["offender"].as_str().unwrap().to_owned()).or_default() += 1,
+                "ban" => {
+                    *arrived.bans.entry(event["offender"].as_str().unwrap().to_owned()).or_default() += 1
+                }
                 "start" => arrived.starts += 1,
                 other => panic!("{other} is not asked for"),
             }
@@ -173,7 +190,12 @@ sinks:
         let table = world.server("nft", &["-j", "list", "set", "inet", "stockade", "banned4"]);
         table.matches("\"10.1.").count()
     };
-    assert!(eventually(SOON, || kernel(&world) == BANS), "{} of {BANS}\n{}", kernel(&world), world.agent_log());
+    assert!(
+        eventually(SOON, || kernel(&world) == BANS),
+        "{} of {BANS}\n{}",
+        kernel(&world),
+        world.agent_log()
+    );
     assert!(eventually(SOON, || list(&world).len() == BANS), "the mirror has {}", list(&world).len());
     assert!(eventually(SOON, || sinks(&world)["hook"]["state"] == "failing"), "{:?}", sinks(&world)["hook"]);
     let of = sinks(&world);
@@ -233,7 +255,11 @@ sinks:
         assert!(out.status.success(), "{}", text(&out));
     }
     let only = |world: &World, name: &str| eventually(SOON, || read(world, name) == ["198.51.100.1"]);
-    assert!(only(&world, "banned.txt"), "of the jail that uses it, and enforces: {:?}", read(&world, "banned.txt"));
+    assert!(
+        only(&world, "banned.txt"),
+        "of the jail that uses it, and enforces: {:?}",
+        read(&world, "banned.txt")
+    );
     configure(&world, "denied, second", &format!("{denied}{second}"));
     assert!(world.stockade(&["reload"]).status.success());
     assert!(only(&world, "second.txt") && only(&world, "banned.txt"));
@@ -242,6 +268,17 @@ sinks:
     assert!(eventually(SOON, || read(&world, "banned.txt").is_empty()), "{:?}", read(&world, "banned.txt"));
     assert!(only(&world, "second.txt"));
     assert_eq!(sinks(&world).len(), 1);
+    // One that moves does not leave anything where it was; one that is only set up otherwise goes on.
+    configure(&world, "second", &second.replace("second.txt", "third.txt"));
+    assert!(world.stockade(&["reload"]).status.success());
+    assert!(only(&world, "third.txt"));
+    assert!(eventually(SOON, || read(&world, "second.txt").is_empty()), "{:?}", read(&world, "second.txt"));
+    configure(&world, "second", second);
+    assert!(world.stockade(&["reload"]).status.success());
+    assert!(only(&world, "second.txt"));
+    configure(&world, "second", &second.replace(" }", ", interval: 1s }"));
+    assert!(world.stockade(&["reload"]).status.success());
+    assert!(only(&world, "second.txt"));
     // A mistake changes nothing.
     configure(&world, "secnod", second);
     let out = world.stockade(&["reload"]);

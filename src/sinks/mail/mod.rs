@@ -126,9 +126,7 @@ impl MailSink {
         let offenders: Vec<IpNet> = wanted.iter().map(|w| w.offender).collect();
         let owners = async {
             match &self.owners {
-                Some(owners) => {
-                    owners.of(&offenders, if self.hurry { Duration::ZERO } else { OWNERS }).await
-                }
+                Some(owners) => owners.of(&offenders, if self.hurry { Duration::ZERO } else { OWNERS }).await,
                 None => Default::default(),
             }
         };
@@ -143,7 +141,8 @@ impl MailSink {
             return Lines::none(count);
         };
         let (now, patience) = (clock::now(), if self.hurry { LAST_LINES } else { LINES });
-        let search = tokio::task::spawn_blocking(move || evidence::find(&jails, &wanted, count, now, patience));
+        let search =
+            tokio::task::spawn_blocking(move || evidence::find(&jails, &wanted, count, now, patience));
         search.await.unwrap_or_else(|_| Lines::none(count))
     }
 
@@ -253,7 +252,10 @@ impl Notifier for MailSink {
                     }
                     _ if unclear && late => {
                         self.begun = None;
-                        let message = format!("{}; sent {tries} times, and nobody knows whether it came", trouble.message);
+                        let message = format!(
+                            "{}; sent {tries} times, and nobody knows whether it came",
+                            trouble.message
+                        );
                         Err(Trouble::unfit(count, message))
                     }
                     _ => Err(trouble),
@@ -292,8 +294,9 @@ fn sender(settings: &Mail, host: &str) -> Result<Address, Trouble> {
     {
         return Ok(address);
     }
-    Address::new("stockade", if host.is_empty() { "localhost" } else { host })
-        .map_err(|e| Trouble::refused(format!("no address to write under with the host's name {host}: {e}; set `from`")))
+    Address::new("stockade", if host.is_empty() { "localhost" } else { host }).map_err(|e| {
+        Trouble::refused(format!("no address to write under with the host's name {host}: {e}; set `from`"))
+    })
 }
 
 fn user_is_plain(address: &Address) -> bool {

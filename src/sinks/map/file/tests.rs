@@ -110,7 +110,10 @@ fn links_are_followed_only_where_others_cannot_make_them() {
 
     fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
     let trouble = Place::find(&link).unwrap_err();
-    assert!(trouble.kind == TroubleKind::Refused && trouble.message.contains("is a symbolic link that others"), "{trouble}");
+    assert!(
+        trouble.kind == TroubleKind::Refused && trouble.message.contains("is a symbolic link that others"),
+        "{trouble}"
+    );
     // The file itself may be there.
     assert!(Place::find(place.path()).is_ok());
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
