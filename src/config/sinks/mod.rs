@@ -4,16 +4,18 @@ mod cloudflare;
 mod exec;
 mod mail;
 mod map;
+mod program;
 mod telegram;
+mod template;
 mod webhook;
 
 use std::time::Duration;
 
 pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
-pub use self::mail::Mail;
-pub use self::map::Map;
-pub use self::telegram::Telegram;
+pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
+pub use self::map::{Map, MapFormat};
+pub use self::telegram::{ChatId, Telegram};
 pub use self::webhook::Webhook;
 use super::cursor::{Cursor, Section, nearest};
 use super::raw::span;
