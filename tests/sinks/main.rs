@@ -4,5 +4,7 @@
 #[path = "../support/http.rs"]
 mod http;
 
+mod cloudflare;
+mod cloudflare_api;
 mod frame;
 mod support;
