@@ -6,3 +6,4 @@ mod http;
 
 mod frame;
 mod support;
+mod telegram;
