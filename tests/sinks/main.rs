@@ -7,3 +7,4 @@ mod http;
 mod frame;
 mod support;
 mod telegram;
+mod webhook;
