@@ -8,3 +8,5 @@ mod cloudflare;
 mod cloudflare_api;
 mod frame;
 mod support;
+mod telegram;
+mod webhook;

@@ -16,7 +16,7 @@ pub use self::exec::Exec;
 pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
 pub use self::map::{Map, MapFormat};
 pub use self::telegram::{ChatId, Telegram};
-pub use self::webhook::Webhook;
+pub use self::webhook::{Body, HeaderSource, Hidden, Preset, UrlSource, Webhook};
 use super::cursor::{Cursor, Section, nearest};
 use super::raw::span;
 use super::report::{Report, shown};

@@ -28,7 +28,7 @@ pub(super) const KEYS: &[&str] = &[
 /// Where the Bot API is.
 const URL: &str = "https://api.telegram.org";
 /// Where more is told about an address.
-const LOOKUP: &str = "https://ipinfo.io/{address}";
+pub(super) const LOOKUP: &str = "https://ipinfo.io/{address}";
 
 /// The settings of a sink of this kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn silent(cursor: &Cursor<'_>, report: &mut Report) -> Option<Vec<EventKind>> {
 }
 
 /// `off`, or a URL with `{address}` in it.
-fn lookup(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
+pub(super) fn lookup(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
     let text = cursor.some_text(report)?;
     if matches!(text, "off" | "no" | "false") {
         return None;
