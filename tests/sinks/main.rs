@@ -5,4 +5,7 @@
 mod http;
 
 mod frame;
+mod mail;
+mod owner;
+mod smtp;
 mod support;
