@@ -4,16 +4,18 @@ mod cloudflare;
 mod exec;
 mod mail;
 mod map;
+mod program;
 mod telegram;
+mod template;
 mod webhook;
 
 use std::time::Duration;
 
-pub use self::cloudflare::Cloudflare;
+pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
 pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
-pub use self::map::Map;
-pub use self::telegram::Telegram;
+pub use self::map::{Map, MapFormat};
+pub use self::telegram::{ChatId, Telegram};
 pub use self::webhook::Webhook;
 use super::cursor::{Cursor, Section, nearest};
 use super::raw::span;
@@ -61,6 +63,17 @@ impl Kind {
             Self::Webhook(_) => "webhook",
             Self::Mail(_) => "mail",
             Self::Exec(_) => "exec",
+        }
+    }
+
+    /// Whether what `other` has shown stays in view of this one, which takes its place under the same name.
+    #[must_use]
+    pub fn takes_over_from(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cloudflare(new), Self::Cloudflare(old)) => {
+                (&new.place, &new.instance) == (&old.place, &old.instance)
+            }
+            _ => self.is_mirror() == other.is_mirror(),
         }
     }
 
