@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lettre::Address;
-use lettre::message::header::{ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::header::{ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue, MIME_VERSION_1_0};
 use lettre::message::{Body, Mailbox};
 
 use self::message::Found;
@@ -159,6 +159,8 @@ impl MailSink {
             .date_now()
             .subject(message::subject(&self.subject, events))
             .header(AutoSubmitted)
+            // Not set by the library where a body is given encoded.
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN);
         for to in &self.to {
             builder = builder.to(Mailbox::new(None, to.clone()));
