@@ -168,7 +168,7 @@ fn ten_thousand_bans_against_sinks_that_are_down() {
     // It takes connections and never says a word.
     let silent = Server::start_in(world.server_name(), |_| Reply::Stall(Duration::from_secs(600)));
     secret(&world, "token", TOKEN);
-    let lines: String = (0..BANS).map(|n| format!("bad 10.1.{}.{}\n", n / 256, n % 256)).collect();
+    let lines: String = (0..BANS).map(|n| format!("bad 198.18.{}.{}\n", n / 256, n % 256)).collect();
     world.write("a.log", "");
     let config = format!(
         "
@@ -188,7 +188,7 @@ sinks:
     world.write("a.log", &lines);
     let kernel = |world: &World| {
         let table = world.server("nft", &["-j", "list", "set", "inet", "stockade", "banned4"]);
-        table.matches("\"10.1.").count()
+        table.matches("\"198.18.").count()
     };
     assert!(
         eventually(SOON, || kernel(&world) == BANS),

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lettre::Address;
-use lettre::message::header::{ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue, MIME_VERSION_1_0};
+use lettre::message::header::{
+    ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue, MIME_VERSION_1_0,
+};
 use lettre::message::{Body, Mailbox};
 
 use self::message::Found;
