@@ -11,8 +11,8 @@ use crate::engine::Limits;
 /// The program, its threads and allocator, SQLite's cache and write buffers, sixteen jails with filters (measured: 12 to
 /// 16 MiB), and what a checkpoint of any size takes besides its rows.
 const FIXED: u64 = 28 << 20;
-/// Ten batches of offenses on their way from the reader: 1024 lines of at most 256 bytes, and 80 bytes about each.
-const BATCHES: u64 = 10 * 1024 * (256 + 80);
+/// Ten batches of offenses on their way from the reader: 400 KiB of lines, and 80 bytes about each of 1024.
+const BATCHES: u64 = 10 * 1024 * (400 + 80);
 /// The reader's buffer holds a line of the greatest length and is at least so large; lines are looked at where they lie.
 const BUFFER: u64 = 256 << 10;
 /// A followed file: its mark with the first and last bytes, in the reader, in the keeper and in a checkpoint, its matcher and
@@ -29,6 +29,12 @@ const BAN: u64 = 600;
 const OFFENDER: u64 = 260;
 /// A record of a repeater: 56 bytes, 10 in the index, 48 in a checkpoint.
 const RECORD: u64 = 150;
+/// TLS, certificates and connections, where there are sinks.
+const SINKS: u64 = 8 << 20;
+/// What a notifier has to tell: see `sinks::queue`, and a message of it.
+const NOTIFIER: u64 = 14 << 20;
+/// A ban that a mirror shows: what is to be shown, what is known to be, and the difference while it is made.
+const SHOWN: u64 = 400;
 /// A time beyond the three that an offender has room for, and once more in a checkpoint.
 const TIME: u64 = 16;
 
@@ -36,15 +42,18 @@ const TIME: u64 = 16;
 #[must_use]
 pub fn limits(config: &Config) -> (Limits, Vec<String>) {
     let reader = BATCHES + BUFFER.max(2 * bytes(config.limits.line)) + FILES * FILE;
+    let mirrors = config.sinks.iter().filter(|sink| sink.kind.is_mirror()).count() as u64;
+    let notifiers = config.sinks.len() as u64 - mirrors;
+    let sinks = if config.sinks.is_empty() { 0 } else { SINKS + notifiers * NOTIFIER };
     // The smallest budget and the longest line leave a quarter at least.
-    let rest = config.limits.memory.saturating_sub(FIXED + reader).max(config.limits.memory / 4);
+    let rest = config.limits.memory.saturating_sub(FIXED + reader + sinks).max(config.limits.memory / 4);
     let share = |percent: u64, each: u64| usize::try_from(rest / 100 * percent / each).unwrap_or(usize::MAX);
     let (offenders, history) = (share(25, OFFENDER), share(15, RECORD));
     let limits = Limits {
         offenders: config.limits.offenders.min(offenders),
         history: config.limits.history.min(history),
         times: share(10, TIME),
-        bans: share(40, BAN),
+        bans: share(40, BAN + mirrors * SHOWN),
         evidence: share(10, 1),
     };
     let lowered = |key: &str, asked: usize, room: usize| {

@@ -100,7 +100,7 @@ pub(super) fn syslog(cursor: &Cursor<'_>, report: &mut Report, raw: &mut RawSour
 }
 
 /// Octal, with or without the 0 in front, as chmod(1) has it.
-fn mode(cursor: &Cursor<'_>, report: &mut Report) -> Option<u32> {
+pub(super) fn mode(cursor: &Cursor<'_>, report: &mut Report) -> Option<u32> {
     let text = cursor.text(report)?;
     let mode = u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok();
     let mode = mode.filter(|mode| *mode <= 0o777 && text.len() >= 3 && !text.starts_with('+'));

@@ -4,7 +4,12 @@
 #[path = "../support/http.rs"]
 mod http;
 
+mod cloudflare;
+mod cloudflare_api;
 mod frame;
+mod mail;
+mod owner;
+mod smtp;
 mod support;
 mod telegram;
 mod webhook;

@@ -33,7 +33,9 @@ pub(crate) fn config(sinks: &str) -> Config {
 /// The sinks of [`config`], running, with `state` as the agent's directory.
 pub(crate) fn start(sinks: &str, state: &Path) -> Sinks {
     let context = Context { host: "web1".to_owned(), state: state.to_owned(), ..Context::default() };
-    Sinks::start(&config(sinks).sinks, context, Vec::new()).unwrap()
+    let sinks = Sinks::start(&config(sinks).sinks, context, Vec::new()).unwrap();
+    sinks.show(|_| Vec::new());
+    sinks
 }
 
 /// A file of mode 600 with a secret in it.
