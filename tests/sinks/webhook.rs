@@ -167,7 +167,7 @@ fn one_event_that_is_not_taken_does_not_take_others_with_it() {
     });
     let mut sinks = start(&settings(&server.url(), ""), dir.path());
     tell_bans(&mut sinks, 4);
-    until(|| sinks.value().to_string(), || taken.lock().unwrap().len() == 3);
+    done(&sinks, 3);
     failed_with(&sinks, "no 2, please");
     let state = status(&sinks, "wh");
     assert_eq!((&state["lost"], &state["done"]), (&json!(1), &json!(3)), "{state}");

@@ -156,11 +156,8 @@ fn button(cursor: &Cursor<'_>, report: &mut Report) -> Option<Vec<i64>> {
     let users = keys.read("users", report, |c, r| {
         Some(c.list(r, |c, r| c.whole(1..=i64::MAX as u64, r).and_then(|id| i64::try_from(id).ok())))
     });
-    if cursor.is_map(report) && users.as_ref().is_none_or(Vec::is_empty) {
-        cursor.mistake(
-            report,
-            "has no users; name those who may unban by their numbers (a message to @userinfobot tells one's own)",
-        );
+    if cursor.is_map(report) && keys.get("users").is_none_or(|c| c.items().is_empty()) {
+        cursor.mistake(report, "has no users; name those who may unban, by their numbers");
     }
     users
 }

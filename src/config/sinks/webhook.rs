@@ -330,7 +330,9 @@ fn part(cursor: &Cursor<'_>, report: &mut Report) -> Option<Body> {
             }
         }
         Tree::Seq(_) => {
-            cursor.items().iter().map(|item| part(item, report)).collect::<Option<_>>().map(Body::List)
+            // All of them are read, and then none where one is a mistake.
+            let items: Vec<_> = cursor.items().iter().map(|item| part(item, report)).collect();
+            items.into_iter().collect::<Option<_>>().map(Body::List)
         }
         Tree::Map(entries) => {
             // What YAML makes of a template without quotes.
@@ -342,10 +344,9 @@ fn part(cursor: &Cursor<'_>, report: &mut Report) -> Option<Body> {
                 return None;
             }
             let entries = cursor.entries(report);
-            let read = |(key, value): &(&super::super::tree::Key, Cursor<'_>)| {
-                Some((key.text.clone(), part(value, report)?))
-            };
-            entries.iter().map(read).collect::<Option<_>>().map(Body::Map)
+            let read = entries.iter().map(|(key, value)| Some((key.text.clone(), part(value, report)?)));
+            let read: Vec<_> = read.collect();
+            read.into_iter().collect::<Option<_>>().map(Body::Map)
         }
     }
 }
