@@ -4,5 +4,7 @@
 #[path = "../support/http.rs"]
 mod http;
 
+mod exec;
 mod frame;
+mod map;
 mod support;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use self::cloudflare::Cloudflare;
 pub use self::exec::Exec;
+pub(crate) use self::exec::PLACEHOLDERS;
 pub use self::mail::Mail;
 pub use self::map::{Map, MapFormat};
 pub use self::telegram::Telegram;
