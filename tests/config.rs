@@ -73,8 +73,10 @@ judge! {
     doubtful "doubtful.yaml",
     duplicates "duplicates.yaml",
     escalation "escalation.yaml",
+    exec "exec.yaml",
     filters "filters.yaml",
     jails "jails.yaml",
+    map "map.yaml",
     oddities "oddities.yaml",
     sources "sources.yaml",
     telegram "telegram.yaml",
@@ -174,6 +176,15 @@ const KEYS: &[&str] = &[
     "time",
     "peer",
     "forwarded",
+    "path",
+    "value",
+    "test",
+    "reload",
+    "interval",
+    "timeout",
+    "socket",
+    "map",
+    "command",
 ];
 
 /// The filters that the packaged configuration names; what is in them is not its business.

@@ -6,8 +6,10 @@ mod http;
 
 mod cloudflare;
 mod cloudflare_api;
+mod exec;
 mod frame;
 mod mail;
+mod map;
 mod owner;
 mod smtp;
 mod support;

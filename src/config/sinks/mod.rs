@@ -14,6 +14,7 @@ use std::time::Duration;
 pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
 pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
+pub(crate) use self::exec::PLACEHOLDERS;
 pub use self::map::{Map, MapFormat};
 pub use self::telegram::{ChatId, Telegram};
 pub use self::webhook::{Body, HeaderSource, Hidden, Preset, UrlSource, Webhook};
