@@ -6,13 +6,14 @@
 //! table. `benches/floods.rs` and the test `floods` measure the whole program against it.
 
 use crate::config::Config;
+use crate::config::resolve::{HISTORY, OFFENDERS};
 use crate::engine::Limits;
 
 /// The program, its threads and allocator, SQLite's cache and write buffers, sixteen jails with filters (measured: 12 to
 /// 16 MiB), and what a checkpoint of any size takes besides its rows.
 const FIXED: u64 = 28 << 20;
-/// Ten batches of offenses on their way from the reader: 1024 lines of at most 256 bytes, and 80 bytes about each.
-const BATCHES: u64 = 10 * 1024 * (256 + 80);
+/// Ten batches of offenses on their way from the reader: 400 KiB of lines, and 80 bytes about each of 1024.
+const BATCHES: u64 = 10 * 1024 * (400 + 80);
 /// The reader's buffer holds a line of the greatest length and is at least so large; lines are looked at where they lie.
 const BUFFER: u64 = 256 << 10;
 /// A followed file: its mark with the first and last bytes, in the reader, in the keeper and in a checkpoint, its matcher and
@@ -29,6 +30,12 @@ const BAN: u64 = 600;
 const OFFENDER: u64 = 260;
 /// A record of a repeater: 56 bytes, 10 in the index, 48 in a checkpoint.
 const RECORD: u64 = 150;
+/// TLS, certificates and connections, where there are sinks.
+const SINKS: u64 = 8 << 20;
+/// What a notifier has to tell: see `sinks::queue`, and a message of it.
+const NOTIFIER: u64 = 14 << 20;
+/// A ban that a mirror shows: what is to be shown (130 bytes), and a file's text or the difference while it is made.
+const SHOWN: u64 = 200;
 /// A time beyond the three that an offender has room for, and once more in a checkpoint.
 const TIME: u64 = 16;
 
@@ -36,24 +43,28 @@ const TIME: u64 = 16;
 #[must_use]
 pub fn limits(config: &Config) -> (Limits, Vec<String>) {
     let reader = BATCHES + BUFFER.max(2 * bytes(config.limits.line)) + FILES * FILE;
+    let mirrors = config.sinks.iter().filter(|sink| sink.kind.is_mirror()).count() as u64;
+    let notifiers = config.sinks.len() as u64 - mirrors;
+    let sinks = if config.sinks.is_empty() { 0 } else { SINKS + notifiers * NOTIFIER };
     // The smallest budget and the longest line leave a quarter at least.
-    let rest = config.limits.memory.saturating_sub(FIXED + reader).max(config.limits.memory / 4);
+    let rest = config.limits.memory.saturating_sub(FIXED + reader + sinks).max(config.limits.memory / 4);
     let share = |percent: u64, each: u64| usize::try_from(rest / 100 * percent / each).unwrap_or(usize::MAX);
     let (offenders, history) = (share(25, OFFENDER), share(15, RECORD));
     let limits = Limits {
         offenders: config.limits.offenders.min(offenders),
         history: config.limits.history.min(history),
         times: share(10, TIME),
-        bans: share(40, BAN),
+        bans: share(40, BAN + mirrors * SHOWN),
         evidence: share(10, 1),
     };
-    let lowered = |key: &str, asked: usize, room: usize| {
-        (room < asked)
+    // What nobody asked for is no disappointment: the defaults are "as many as usual", or as there is room for.
+    let lowered = |key: &str, asked: usize, room: usize, usual: u64| {
+        (room < asked && asked as u64 != usual)
             .then(|| format!("limits.{key} is {asked}, and limits.memory has room for {room}: that holds"))
     };
     let told = [
-        lowered("offenders", config.limits.offenders, offenders),
-        lowered("history", config.limits.history, history),
+        lowered("offenders", config.limits.offenders, offenders, OFFENDERS),
+        lowered("history", config.limits.history, history, HISTORY),
     ];
     (limits, told.into_iter().flatten().collect())
 }
@@ -99,9 +110,21 @@ mod tests {
 
     #[test]
     fn less_than_was_asked_for_is_told() {
-        let (limits, told) = of("{ memory: 64M }");
+        let (limits, told) = of("{ memory: 64M, offenders: 300000, history: 300000 }");
         assert_eq!(told.len(), 2);
         assert!(told[0].contains(&format!("has room for {}", limits.offenders)), "{told:?}");
+    }
+
+    #[test]
+    fn sinks_have_their_part() {
+        let sinks =
+            "sinks:\n  map: { format: list, path: /a }\n  mail: { to: a@example.org, sendmail: /bin/true }\n";
+        let nothing = Shipped { names: &[], text: |_| None };
+        let config = Config::parse(&format!("jails: {}\n{sinks}", "{}"), "f", &nothing).unwrap();
+        let (limits, told) = limits(&config);
+        assert!(told.is_empty(), "{told:?}");
+        let all = bytes(limits.bans) * (BAN + SHOWN) + SINKS + NOTIFIER + FIXED;
+        assert!(all < config.limits.memory && limits.bans > 60_000, "{limits:?}");
     }
 
     #[test]

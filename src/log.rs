@@ -10,13 +10,18 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::{Mutex, PoisonError};
 
+use tokio::sync::mpsc;
+use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{Log, LogFormat};
 
@@ -30,19 +35,84 @@ pub fn init(log: &Log) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Stderr);
     let format = Format::default().with_target(false);
     let begun = match log.format {
-        LogFormat::Json => builder.json().with_target(false).flatten_event(true).with_ansi(false).try_init(),
+        LogFormat::Json => {
+            begin(builder.json().with_target(false).flatten_event(true).with_ansi(false).finish())
+        }
         // The journal has the time already, and the level as a number in front.
         LogFormat::Text if is_journal() => {
             let inner = format.without_time().with_level(false).with_ansi(false);
-            builder.with_ansi(false).event_format(Lines { inner, journal: true }).try_init()
+            begin(builder.with_ansi(false).event_format(Lines { inner, journal: true }).finish())
         }
         LogFormat::Text => {
             let ansi = io::stderr().is_terminal();
             let inner = format.with_ansi(ansi);
-            builder.with_ansi(ansi).event_format(Lines { inner, journal: false }).try_init()
+            begin(builder.with_ansi(ansi).event_format(Lines { inner, journal: false }).finish())
         }
     };
     drop(begun);
+}
+
+fn begin<S>(subscriber: S) -> Result<(), TryInitError>
+where
+    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+{
+    subscriber.with(Errors).try_init()
+}
+
+/// So many errors wait to be heard; there are more only when something is very wrong, and then the first ones tell.
+const WAITING: usize = 64;
+
+static LISTENER: Mutex<Option<mpsc::Sender<String>>> = Mutex::new(None);
+
+/// What is logged as an error from now on, for those who do not read the log. Whoever called it before hears no more.
+pub(crate) fn errors() -> mpsc::Receiver<String> {
+    let (listener, errors) = mpsc::channel(WAITING);
+    *LISTENER.lock().unwrap_or_else(PoisonError::into_inner) = Some(listener);
+    errors
+}
+
+/// Passes errors on.
+struct Errors;
+
+impl<S: Subscriber> Layer<S> for Errors {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() != Level::ERROR {
+            return;
+        }
+        let mut text = Text::default();
+        event.record(&mut text);
+        if let Some(listener) = &*LISTENER.lock().unwrap_or_else(PoisonError::into_inner) {
+            drop(listener.try_send(text.finish()));
+        }
+    }
+}
+
+/// An event's message, after its fields.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Text {
+    fn finish(self) -> String {
+        let text = format!("{}{}", self.fields, self.message);
+        text.chars().map(|c| if is_hostile(c) { ' ' } else { c }).collect()
+    }
+}
+
+impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.fields.push_str(&format!("{} {value:?}: ", field.name()));
+        }
+    }
 }
 
 /// Whether standard error is the journal itself: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)). The variable

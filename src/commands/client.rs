@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
+use super::status::list;
 use super::{Failure, SHIPPED, print};
 use crate::cli::exit;
 use crate::config::Config;
@@ -51,6 +52,13 @@ fn counted(n: u64, what: &str) -> String {
 pub(super) fn stop(config: &Path, flush: bool) -> Result<()> {
     let done = ask(config, &Request::Stop { flush })?;
     let bans = done["bans"].as_u64().unwrap_or(0);
+    let unfinished: Vec<&str> = list(&done["unfinished"]).iter().map(text).collect();
+    if flush && !unfinished.is_empty() {
+        let names = unfinished.join(", ");
+        print(&format!(
+            "warning: not all was taken back from the sinks {names}; an agent that starts takes it up"
+        ))?;
+    }
     print(&match (flush, bans) {
         (true, n) => format!("stopped; {} lifted, the table is gone", counted(n, "ban")),
         (false, 0) => "stopped".to_owned(),

@@ -71,6 +71,9 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
         let kib = bytes.div_ceil(1024);
         writeln!(out, "ledger: {} ({kib} KiB, {} files)", text(&ledger["path"]), ledger["files"])?;
     }
+    for sink in list(&status["sinks"]) {
+        self::sink(out, sink)?;
+    }
     let leaks = &status["leaks"];
     if leaks["count"].as_u64() > Some(0) {
         writeln!(out, "leaks: {} requests of offenders that were banned already", leaks["count"])?;
@@ -88,6 +91,38 @@ fn overview(out: &mut String, status: &Value) -> std::fmt::Result {
     }
     for warning in list(&status["warnings"]) {
         writeln!(out, "warning: {}", text(warning))?;
+    }
+    Ok(())
+}
+
+/// `sink telegram: ok, 0 to tell, 12 told, last at …`
+fn sink(out: &mut String, sink: &Value) -> std::fmt::Result {
+    let mirror = sink["role"] == "mirror";
+    let (queue, done) = if mirror { ("bans to show", "changes made") } else { ("to tell", "told") };
+    write!(out, "sink {}: {}, {} {queue}", text(&sink["sink"]), text(&sink["state"]), sink["queue"])?;
+    if let Some(left) = sink["left"].as_u64().filter(|left| *left > 0) {
+        write!(out, " ({left} changes to go)")?;
+    }
+    write!(out, ", {} {done}", sink["done"])?;
+    if let Some(lost) = sink["lost"].as_u64().filter(|lost| *lost > 0) {
+        write!(out, ", {lost} given up")?;
+    }
+    if let Some(at) = sink["last_success"].as_str() {
+        write!(out, ", last at {at}")?;
+    }
+    writeln!(out)?;
+    if let (Some(message), Some(at)) =
+        (sink["last_error"]["message"].as_str(), sink["last_error"]["at"].as_str())
+    {
+        let what = if sink["retry_at"].is_null() { "recovered from" } else { "error" };
+        write!(out, "  {what} at {at}: {}", printable(message.as_bytes()))?;
+        match sink["retry_at"].as_str() {
+            Some(retry) => writeln!(out, "; trying again at {retry}")?,
+            None => writeln!(out)?,
+        }
+    }
+    for note in list(&sink["notes"]) {
+        writeln!(out, "  note: {}", printable(text(note).as_bytes()))?;
     }
     Ok(())
 }
@@ -206,6 +241,13 @@ mod tests {
                 "left_out": {"count": 2, "reasons": ["2 bans hold by source alone: they are too many"], "examples": ["192.0.2.1"]},
                 "notes": ["requests are dropped"],
             },
+            "sinks": [
+                {"sink": "telegram", "kind": "telegram", "role": "notifier", "state": "failing", "queue": 7, "done": 12, "lost": 1,
+                    "last_success": "2026-01-01T00:00:00Z", "retry_at": "2026-01-01T00:02:00Z",
+                    "last_error": {"at": "2026-01-01T00:01:00Z", "message": "HTTP status 502"}},
+                {"sink": "cf", "kind": "cloudflare", "role": "mirror", "state": "working", "queue": 3, "done": 2, "lost": 0, "left": 1,
+                    "last_success": null, "retry_at": null, "last_error": null, "notes": ["1 network cannot be shown"]},
+            ],
             "leaks": {"count": 3, "causes": [{"jail": "npm", "peer": "10.0.0.1", "count": 2, "last": "2026-01-01T00:00:00Z",
                 "last_offender": "192.0.2.1", "advice": "deny it there"}]},
             "jails": [{
@@ -225,6 +267,10 @@ mod tests {
         headers warning: 2 bans hold by source alone: they are too many
         headers warning: left out are 192.0.2.1
         headers note: requests are dropped
+        sink telegram: failing, 7 to tell, 12 told, 1 given up, last at 2026-01-01T00:00:00Z
+          error at 2026-01-01T00:01:00Z: HTTP status 502; trying again at 2026-01-01T00:02:00Z
+        sink cf: working, 3 bans to show (1 changes to go), 2 changes made
+          note: 1 network cannot be shown
         leaks: 3 requests of offenders that were banned already
           npm, 10.0.0.1: 2 times, last 2026-01-01T00:00:00Z by 192.0.2.1: deny it there
 

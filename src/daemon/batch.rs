@@ -5,10 +5,13 @@ use std::ops::Range;
 
 use crate::filter::Hit;
 use crate::follow::{FileId, Mark};
-use crate::types::{EVIDENCE_CAP, JailId, Offense, Peer, Timestamp};
+use crate::sinks::event::Banned;
+use crate::types::{JailId, Offense, Peer, Timestamp};
 
 /// A batch is handed over when it holds so many offenses, and whenever there is nothing more to read.
-pub(super) const FULL: usize = 1024;
+const FULL: usize = 1024;
+/// Or when their lines come to so much, in bytes.
+const FULL_TEXT: usize = 400 << 10;
 
 /// Offenses, their lines in one piece of text: nothing is allocated per offense.
 #[derive(Debug, Default)]
@@ -40,7 +43,7 @@ struct Item {
 }
 
 impl Batch {
-    /// Adds an offense; of its line only what a ban would keep.
+    /// Adds an offense; of its line only what would be told of a ban.
     pub(crate) fn push(
         &mut self,
         jail: JailId,
@@ -50,7 +53,7 @@ impl Batch {
         line: &[u8],
     ) {
         let begin = self.text.len();
-        self.text.extend_from_slice(&line[..line.len().min(EVIDENCE_CAP)]);
+        self.text.extend_from_slice(&line[..line.len().min(Banned::LINE)]);
         self.items.push(Item { jail, offender, peer, at, line: begin..self.text.len() });
     }
 
@@ -64,6 +67,11 @@ impl Batch {
     /// How many offenses it holds.
     pub(crate) fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Whether it is to be handed over before anything is added.
+    pub(super) fn is_full(&self) -> bool {
+        self.items.len() >= FULL || self.text.len() >= FULL_TEXT
     }
 
     /// Whether it holds offenses; one without tells of progress alone.
@@ -108,14 +116,14 @@ mod tests {
     fn offenses_come_out_as_they_went_in() {
         let mut batch = Batch::default();
         let now = Timestamp::from_secs(9);
-        let long = [b'x'; EVIDENCE_CAP + 1];
+        let long = [b'x'; Banned::LINE + 1];
         batch.push(JailId(1), [192, 0, 2, 1].into(), Peer::Unknown, Some(Timestamp::from_secs(3)), b"one");
         batch.push(JailId(2), [192, 0, 2, 2].into(), Peer::Offender, None, &long);
         let got: Vec<_> = (0..batch.len())
             .filter_map(|n| batch.get(n, now))
             .map(|o| (o.jail, o.at, o.line.len()))
             .collect();
-        assert_eq!(got, [(JailId(1), Timestamp::from_secs(3), 3), (JailId(2), now, EVIDENCE_CAP)]);
+        assert_eq!(got, [(JailId(1), Timestamp::from_secs(3), 3), (JailId(2), now, Banned::LINE)]);
         assert_eq!((batch.carried_by(0), batch.carried_by(1)), (Some(Peer::Unknown), None));
         batch.clear();
         assert!(batch.get(0, now).is_none());

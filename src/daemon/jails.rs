@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
-use crate::config::{AllowEntry, Config, Jail};
-use crate::engine::{Allowlist, Policy};
+use crate::config::{AllowEntry, Config, Jail, Sink};
+use crate::engine::{Allowlist, Escalation, Policy};
 use crate::filter::timestamp::zone;
 use crate::filter::{Filter, Trust};
 use crate::host;
@@ -57,6 +57,8 @@ impl Registry {
 pub struct Ready {
     /// Its number.
     pub id: JailId,
+    /// Its name, to be shared.
+    pub name: Arc<str>,
     /// As configured.
     pub jail: Jail,
     /// Its filter.
@@ -97,6 +99,13 @@ pub struct Jails {
     pub warnings: Vec<String>,
 }
 
+/// A jail whose bans are told has its offenders' bans counted, also if they do not grow.
+fn counting(config: &Config, jail: &Jail) -> Option<Arc<Escalation>> {
+    let hears =
+        |sink: &&Sink| jail.sinks.contains(&sink.name) && (sink.kind.is_mirror() || !sink.events.is_empty());
+    config.sinks.iter().find(hears).map(|_| Arc::new(Escalation::counting()))
+}
+
 impl Jails {
     /// Compiles the filters of `config`.
     ///
@@ -132,13 +141,20 @@ impl Jails {
                 maxretry: jail.maxretry,
                 findtime: jail.findtime,
                 bantime: jail.bantime,
-                escalation: jail.escalation.clone(),
+                escalation: jail.escalation.clone().or_else(|| counting(config, jail)),
                 ipv6_prefix: jail.ipv6_prefix,
                 allowlist: (!extra.is_empty()).then(|| Arc::new(extra.into_iter().collect())),
             };
             let made_for = if filter.reads_syslog() { Shape::Syslog } else { Shape::Message };
             let shape = jail.render.unwrap_or(made_for);
-            jails.push(Ready { id: registry.id(&jail.name), jail: jail.clone(), filter, policy, shape });
+            jails.push(Ready {
+                id: registry.id(&jail.name),
+                name: jail.name.as_str().into(),
+                jail: jail.clone(),
+                filter,
+                policy,
+                shape,
+            });
         }
         Ok(Self {
             jails,

@@ -14,6 +14,7 @@ use crate::clock;
 use crate::engine::Engine;
 use crate::follow::{FileId, Mark};
 use crate::ledger::{Checkpoint, Ledger, Loaded, Outcome, Size};
+use crate::sinks::Sinks;
 
 /// Checkpoints are at least so far apart. After a crash so much is read and decided once more, at most.
 const PACE: Duration = Duration::from_millis(100);
@@ -143,19 +144,21 @@ impl Keeper {
     }
 
     /// When the next checkpoint is to be taken; `None` while there is nothing to write, or the last one is being written.
-    pub(super) fn due_at(&self, engine: &Engine) -> Option<Instant> {
+    pub(super) fn due_at(&self, engine: &Engine, sinks: &Sinks) -> Option<Instant> {
         let clean = !self.all
             && self.changed_files.is_empty()
             && self.changed_cursors.is_empty()
-            && engine.is_unchanged();
+            && engine.is_unchanged()
+            && sinks.is_clean();
         if clean || self.ledger.as_ref().is_none_or(Ledger::is_busy) {
             return None;
         }
         Some(self.retry.map_or(self.written_at + PACE, |(at, _)| at))
     }
 
-    /// Takes a checkpoint: everything that the engine decided, and how far the sources were read for it.
-    pub(super) fn write(&mut self, engine: &mut Engine, registry: &Registry) {
+    /// Takes a checkpoint: everything that the engine decided, how far the sources were read for it, and what is to be told
+    /// of it.
+    pub(super) fn write(&mut self, engine: &mut Engine, registry: &Registry, sinks: &mut Sinks) {
         if self.ledger.as_ref().is_none_or(Ledger::is_busy) {
             return;
         }
@@ -169,6 +172,7 @@ impl Keeper {
             let cursor = self.cursors.get(&source).cloned();
             (source, cursor)
         });
+        let outbox = sinks.to_write(self.all);
         let checkpoint = Checkpoint {
             at: clock::now(),
             jails: registry.names().to_vec(),
@@ -176,6 +180,7 @@ impl Keeper {
             all_sources: std::mem::take(&mut self.all),
             files: files.collect(),
             cursors: cursors.collect(),
+            outbox,
         };
         if let Some(ledger) = &mut self.ledger {
             ledger.write(checkpoint);
@@ -191,8 +196,9 @@ impl Keeper {
         }
     }
 
-    /// Does what the outcome asks for.
-    pub(super) fn note(&mut self, outcome: Outcome) {
+    /// Does what the outcome asks for. What is to be told may be told now: it is written, or cannot be.
+    pub(super) fn note(&mut self, outcome: Outcome, sinks: &mut Sinks) {
+        sinks.release();
         match outcome {
             Outcome::Written(size) => {
                 if self.problem.take().is_some() {
@@ -218,27 +224,37 @@ impl Keeper {
     }
 
     /// Has everything written that the engine knows, and waits for it, but not for long. Whether it is written.
-    pub(super) async fn flush(&mut self, engine: &mut Engine, registry: &Registry) -> bool {
+    pub(super) async fn flush(
+        &mut self,
+        engine: &mut Engine,
+        registry: &Registry,
+        sinks: &mut Sinks,
+    ) -> bool {
         let end = Instant::now() + PATIENCE;
         let before = self.checkpoints;
-        if self.ledger.as_ref().is_some_and(Ledger::is_busy) && !self.wait(end).await {
+        if self.ledger.as_ref().is_some_and(Ledger::is_busy) && !self.wait(end, sinks).await {
             return false;
         }
-        if self.due_at(engine).is_none() {
+        if self.due_at(engine, sinks).is_none() {
             return true;
         }
-        self.write(engine, registry);
-        self.wait(end).await && self.checkpoints > before
+        self.write(engine, registry, sinks);
+        self.wait(end, sinks).await && self.checkpoints > before
     }
 
-    async fn wait(&mut self, end: Instant) -> bool {
+    async fn wait(&mut self, end: Instant, sinks: &mut Sinks) -> bool {
         match tokio::time::timeout_at(end, self.outcome()).await {
             Ok(outcome) => {
-                self.note(outcome);
+                self.note(outcome, sinks);
                 true
             }
             Err(_) => false,
         }
+    }
+
+    /// Whether nothing is ever written.
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.ledger.is_none()
     }
 
     /// What `status` tells.

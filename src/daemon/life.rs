@@ -19,13 +19,14 @@ pub(super) async fn live(path: &Path, config: Config, observe: bool, mut signals
     let notifier = Notifier::from_env();
     let phase = Phase::new(notifier.clone());
     let server = Server::bind(&config.paths.control).await?;
+    let own_calls = calls.clone();
     // It answers from the beginning: an agent that takes long to start says why.
     let server = server.start(calls).context("failed to serve the control socket")?;
     let (mut waiting, mut reload) = (VecDeque::new(), false);
     let start = async {
         // Who enforces nothing is in nobody's way.
         let alone = if observe { None } else { Some(control::Alone::claim().await?) };
-        Ok((alone, Agent::start(path, config, observe, &phase).await?))
+        Ok((alone, Agent::start(path, config, observe, &phase, own_calls).await?))
     };
     let mut start = std::pin::pin!(start);
     let started = loop {
@@ -43,6 +44,7 @@ pub(super) async fn live(path: &Path, config: Config, observe: bool, mut signals
         Ok(Some((alone, (mut agent, batches)))) => {
             signals.started();
             notifier.ready(&agent.summary());
+            agent.tell_start();
             if reload {
                 agent.signal(Ask::Reload).await;
             }

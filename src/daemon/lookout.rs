@@ -11,6 +11,7 @@ impl Agent {
         }
         let packets = self.guard.packets(clock::now()).await;
         let namespace = leaks::namespace();
+        let mut causes = Vec::new();
         for (jail, way, cause) in self.leaks.untold() {
             let covering = self.engine.bans_of(jail, cause.offender);
             let stopped = covering.map(|ban| packets.of(ban)).fold(None, |sum, n| match (sum, n) {
@@ -28,7 +29,16 @@ impl Agent {
                 cause.offender,
                 way.told()
             );
+            let told = (
+                jail.to_owned(),
+                cause.offender,
+                format!("its requests still come {}: {advice}", way.told()),
+            );
+            causes.push(told);
             cause.advice = Some(advice);
+        }
+        for (jail, offender, advice) in causes {
+            self.tell_leak(jail, offender, advice);
         }
     }
 

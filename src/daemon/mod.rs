@@ -24,6 +24,7 @@ mod signals;
 mod snapshot;
 mod sources;
 mod status;
+mod telling;
 mod worker;
 
 use std::collections::HashMap;
@@ -47,6 +48,7 @@ use self::reader::Plan;
 pub(crate) use self::requests::printable;
 use self::shield::Shield;
 use self::signals::{Ask, Signals};
+use self::telling::Deciding;
 use self::worker::Worker;
 use crate::budget;
 use crate::clock;
@@ -58,6 +60,7 @@ use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
 use crate::host::{self, Places};
 use crate::kernel::backend;
+use crate::sinks::Sinks;
 use crate::types::{Decision, JailId, Timestamp, UnbanReason};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
@@ -114,6 +117,12 @@ struct Agent {
     shield: Shield,
     notifier: Notifier,
     watchdog: Watchdog,
+    /// Who hears of decisions after the kernel.
+    sinks: Sinks,
+    /// The lines that decided what is not carried out yet.
+    deciding: Deciding,
+    /// What was logged as an error.
+    errors: telling::Errors,
     /// Nothing is enforced, whatever the configuration says.
     observing: bool,
     looked: Instant,
@@ -136,6 +145,7 @@ impl Agent {
         mut config: Config,
         observing: bool,
         phase: &Phase,
+        calls: mpsc::Sender<Call>,
     ) -> Result<(Self, mpsc::Receiver<Batch>)> {
         phase.set("compiling the filters");
         if observing {
@@ -161,11 +171,12 @@ impl Agent {
         engine.set_protected(shield.look().protected, now);
         phase.set("reading the ledger");
         let state = &config.paths.state;
-        let (mut keeper, loaded) = if observing {
+        let (mut keeper, mut loaded) = if observing {
             Keeper::forgetful(state)
         } else {
             Keeper::open(state, &registry).context("failed to start the ledger's thread")?
         };
+        let left = std::mem::take(&mut loaded.outbox);
         let places = keeper.restore(&mut engine, loaded, &registry);
         phase.set("asking the kernel what it can do");
         let choice = if observing {
@@ -188,6 +199,10 @@ impl Agent {
             guard.choice.backend.place(),
             guard.choice.why
         );
+        let configured = if observing { &[][..] } else { &config.sinks };
+        let sinks = Sinks::start(configured, telling::context(&config, calls), left)
+            .context("failed to start the thread of the sinks")?;
+        sinks.set_jails(&jails);
         let options =
             Options { max_line: config.limits.line, turn_budget: TURN_BUDGET, ..Options::default() };
         phase.set("opening the logs");
@@ -208,6 +223,9 @@ impl Agent {
             shield,
             notifier: phase.notifier().clone(),
             watchdog: Watchdog::from_env(),
+            sinks,
+            deciding: Deciding::default(),
+            errors: telling::Errors::begin(),
             observing,
             looked: Instant::now(),
             own: host::own_networks()?,
@@ -225,7 +243,7 @@ impl Agent {
     ) -> Result<()> {
         while self.stop.is_none() {
             let (timer, due, feed) = (self.timer(), self.guard.due_at(), self.watchdog.due_at());
-            let checkpoint = self.keeper.due_at(&self.engine);
+            let checkpoint = self.keeper.due_at(&self.engine, &self.sinks);
             tokio::select! {
                 // In this order: what somebody broke is mended before new bans are written into it.
                 biased;
@@ -233,8 +251,10 @@ impl Agent {
                 who = self.guard.changed() => self.guard.repair(who, &self.engine, &self.registry).await,
                 () = until(due) => self.guard.due(&self.engine, &self.registry).await,
                 Some((request, reply)) = calls.recv() => self.request(request, reply).await,
-                outcome = self.keeper.outcome() => self.keeper.note(outcome),
-                () = until(checkpoint) => self.keeper.write(&mut self.engine, &self.registry),
+                outcome = self.keeper.outcome() => self.keeper.note(outcome, &mut self.sinks),
+                () = until(checkpoint) => {
+                    self.keeper.write(&mut self.engine, &self.registry, &mut self.sinks);
+                }
                 () = tokio::time::sleep_until(timer) => self.engine.timeout(clock::now()),
                 batch = batches.recv() => {
                     let Some(mut batch) = batch else { anyhow::bail!("the follower's thread has ended") };
@@ -246,6 +266,8 @@ impl Agent {
                     self.tell_leaks().await;
                 }
                 () = self.shield.changed() => self.heed_shield(),
+                () = self.sinks.told() => self.sinks.note_told(),
+                error = self.errors.next() => self.tell_error(error),
                 () = until(feed) => {}
             }
             self.carry_out().await;
@@ -283,24 +305,35 @@ impl Agent {
         if let Some(worker) = self.worker.take() {
             worker.stop();
         }
+        let begun = Instant::now();
         let stop = self.stop.take();
+        let flush = stop.as_ref().is_some_and(|stop| stop.flush);
         let bans = self.engine.bans().filter(|ban| !self.jails.observed(ban.jail)).count();
-        if stop.as_ref().is_some_and(|stop| stop.flush) {
+        if flush {
             // What is lifted must not come back at the next start.
             let all = Command::Unban { what: Unban::All, jail: None };
             if let Err(e) = self.engine.command(all, clock::now()) {
                 tracing::error!("{e}");
             }
         }
-        if !self.keeper.flush(&mut self.engine, &self.registry).await {
+        if stop.is_some() {
+            self.tell_stop(bans, flush);
+        }
+        let mut written = self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;
+        let removed = if flush { self.guard.remove().await } else { Ok(()) };
+        let unfinished = self.end_sinks(begun, flush).await;
+        if written {
+            // What was told last need not be told again.
+            written = self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;
+        }
+        if !written {
             tracing::warn!(
                 "stopping without having written everything to the ledger: the next start reads some lines once more"
             );
         }
         self.keeper.close().await;
         let Some(stop) = stop else { return Ok(()) };
-        let removed = if stop.flush { self.guard.remove().await } else { Ok(()) };
-        let response = requests::stopped(bans, &removed);
+        let response = requests::stopped(bans, &removed, &unfinished);
         if let Some(reply) = stop.reply {
             // Who asked may have gone.
             drop(reply.send(response));
@@ -354,6 +387,7 @@ impl Agent {
         for n in 0..batch.len() {
             let Some(offense) = batch.get(n, now) else { continue };
             match self.engine.offense(offense, now) {
+                Verdict::Banned if !self.sinks.is_empty() => self.deciding.note(&offense),
                 Verdict::Refused => self.refuse(&offense),
                 Verdict::AlreadyBanned if !self.jails.observed(offense.jail) => {
                     let (Some(peer), Some(whole)) = (batch.carried_by(n), whole) else { continue };
@@ -372,6 +406,7 @@ impl Agent {
         if decisions.is_empty() {
             return decisions;
         }
+        self.tell_decisions(&decisions);
         let held = crate::log::hold();
         for decision in &decisions {
             let ban = decision.ban();

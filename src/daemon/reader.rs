@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::batch::{Batch, FULL, Progress};
+use super::batch::{Batch, Progress};
 use super::containers::ContainerLog;
 use super::jails::{Ready, SourceOptions};
 use super::pulse::Pulse;
@@ -272,7 +272,7 @@ impl Handler for Reader {
             let begin = lines.offset();
             let Some(line) = lines.next() else { break };
             self.judge(&mut watched, decoder.as_mut(), line, begin, lines.offset());
-            if self.batch.len() >= FULL {
+            if self.batch.is_full() {
                 // Cut in the middle of a block: what is behind this line belongs to the next batch.
                 if let Some(mark) = self.marks.get_mut(&file.id) {
                     let held = decoder.as_ref().and_then(docker::Decoder::resume);

@@ -33,6 +33,8 @@ impl Agent {
         {
             warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
         }
+        // Before the jails: their bans are to be told to those that are there from now on.
+        self.reconfigure_sinks(&config, &jails)?;
         self.guard.headers.reconfigure(&config.headers, &jails.layout());
         let reshaped = self.adopt(&jails).await;
         if let Err(e) = reshaped {
@@ -41,6 +43,7 @@ impl Agent {
         }
         let Config { backend, paths, limits, log, .. } = self.config.clone();
         (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
+        self.show_bans();
         self.told.clear();
         self.leaks.begin_anew();
         tracing::info!(jails = self.jails.jails.len(), "configuration read again");

@@ -152,7 +152,7 @@ impl Agent {
     async fn decided(&mut self) -> Vec<Value> {
         let decisions = self.carry_out().await;
         // Nor may it be undone by a crash.
-        if !self.keeper.flush(&mut self.engine, &self.registry).await {
+        if !self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await {
             tracing::warn!("an order is in force and not written to the ledger yet");
         }
         // Bans that ran out meanwhile, or were found to hit somebody who is logged in, are none of the order's doing.
@@ -185,9 +185,9 @@ impl Agent {
 }
 
 /// What `stop` is answered.
-pub(super) fn stopped(bans: usize, removed: &Result<()>) -> Response {
+pub(super) fn stopped(bans: usize, removed: &Result<()>, unfinished: &[String]) -> Response {
     match removed {
-        Ok(()) => Response::Ok(json!({ "bans": bans })),
+        Ok(()) => Response::Ok(json!({ "bans": bans, "unfinished": unfinished })),
         Err(e) => Response::error(exit::REFUSED, format!("stopped, but {e:#}")),
     }
 }

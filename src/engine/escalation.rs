@@ -105,6 +105,17 @@ impl Neighbours {
 }
 
 impl Escalation {
+    /// Counts bans, and lets them last as long as ever: for who wants to be told the count.
+    #[must_use]
+    pub fn counting() -> Self {
+        Self { growth: Growth::Multipliers(Box::new([1.0])), neighbours: None, ..Self::default() }
+    }
+
+    /// Whether earlier bans make any difference to a ban's length.
+    pub(super) fn grows(&self) -> bool {
+        !matches!(&self.growth, Growth::Multipliers(all) if **all == [1.0])
+    }
+
     /// How long a ban lasts whose offender was banned `earlier` times before, where the first lasts `bantime`. `chance`
     /// is the share of the jitter: of 2⁶⁴ parts.
     #[must_use]

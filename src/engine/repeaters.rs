@@ -56,14 +56,15 @@ impl Engine {
         self.history.forgotten
     }
 
-    /// How long `jail` bans `net`, which is canonical, from `since` on, and how many earlier bans count for that.
+    /// How long `jail` bans `net`, which is canonical, from `since` on, and how many earlier bans made it longer.
     pub(super) fn lasts(&self, jail: JailId, net: IpNet, since: Timestamp) -> (BanTime, u32) {
         let Some(policy) = self.jail(jail).map(|jail| &jail.policy) else { return (BanTime::Permanent, 0) };
         let Some(escalation) = &policy.escalation else { return (policy.bantime, 0) };
         let who = key((!escalation.across).then_some(jail), net);
         let earlier = self.history.earlier(who, since, escalation);
         let chance = escalation::chance(self.seed, net, since);
-        (escalation.time(policy.bantime, earlier, chance), earlier)
+        let time = escalation.time(policy.bantime, earlier, chance);
+        (time, if escalation.grows() { earlier } else { 0 })
     }
 
     /// Notes a ban, once however often it is decided.

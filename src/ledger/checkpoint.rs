@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::engine::{Changes, Open, Record};
 use crate::follow::Mark;
+use crate::sinks::outbox::{Changes as Outbox, Row};
 use crate::types::{Ban, Timestamp};
 
 /// Everything that changed between two places in the sources, to be written in one transaction.
@@ -21,6 +22,8 @@ pub struct Checkpoint {
     pub files: Vec<((u64, u64), Option<Mark>)>,
     /// Sources that say themselves where they are; `None` for one that is not read any more.
     pub cursors: Vec<(String, Option<String>)>,
+    /// What notifiers have to tell.
+    pub outbox: Outbox,
 }
 
 /// What an earlier agent left.
@@ -36,6 +39,8 @@ pub struct Loaded {
     pub files: Vec<Mark>,
     /// Where other sources were.
     pub cursors: HashMap<String, String>,
+    /// What notifiers have to tell yet, oldest first.
+    pub outbox: Vec<Row>,
     /// Rows that were left out: their jails are not configured any more, or they make no sense.
     pub strangers: usize,
     /// A secret number, made when the file was: what must not be foreseen by an attacker, but be the same after a

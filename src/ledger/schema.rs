@@ -4,7 +4,8 @@ use rusqlite::Connection;
 
 /// One step from each version to the next; the version is kept in `PRAGMA user_version`. A released step is never
 /// changed: add another one.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     -- Jails by name: numbers are given anew at each start.
     CREATE TABLE jails (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -27,7 +28,12 @@ const STEPS: [&str; 1] = ["
         inside INTEGER NOT NULL, tail BLOB NOT NULL, seen INTEGER NOT NULL, PRIMARY KEY (dev, inode)) WITHOUT ROWID;
     -- How far other sources were read, as they say it themselves.
     CREATE TABLE cursors (source TEXT PRIMARY KEY, cursor TEXT NOT NULL, seen INTEGER NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    -- What notifiers have to tell yet: the sink's name and the event as JSON, in the order of the numbers.
+    CREATE TABLE outbox (id INTEGER PRIMARY KEY, sink TEXT NOT NULL, event TEXT NOT NULL);
+",
+];
 
 /// The version this program writes.
 pub(super) fn version() -> usize {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::net::IpAddr;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
@@ -14,6 +15,7 @@ use super::checkpoint::{Checkpoint, Loaded};
 use super::file::{self, OpenError};
 use crate::engine::{Changed, Changes, Open, Record, RecordChange};
 use crate::follow::{Inside, Mark, Position};
+use crate::sinks::outbox::Row as Outgoing;
 use crate::types::{Ban, JailId, Timestamp};
 
 /// Stands for all jails in the history.
@@ -116,8 +118,24 @@ impl Store {
         let mut cursors = self.connection.prepare("SELECT source, cursor FROM cursors")?;
         loaded.cursors =
             cursors.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        loaded.outbox = self.outbox()?;
         loaded.strangers = strangers;
         Ok(loaded)
+    }
+
+    fn outbox(&self) -> rusqlite::Result<Vec<Outgoing>> {
+        let mut rows = self.connection.prepare("SELECT id, sink, event FROM outbox ORDER BY id")?;
+        let mut rows = rows.query([])?;
+        let mut outbox = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            let (sink, event): (String, String) = (row.get(1)?, row.get(2)?);
+            // One that a later version wrote, or whose time cannot be told, is not worth losing the others for.
+            if let (Ok(id), Ok(event)) = (u64::try_from(id), serde_json::from_str(&event)) {
+                outbox.push(Outgoing { id, sink: sink.into(), event: Arc::new(event) });
+            }
+        }
+        Ok(outbox)
     }
 
     fn seed(&self) -> rusqlite::Result<u64> {
@@ -175,6 +193,7 @@ impl Store {
         writing.windows(&checkpoint.changes.windows)?;
         writing.history(&checkpoint.changes)?;
         writing.sources(checkpoint)?;
+        writing.outbox(checkpoint)?;
         let committed = transaction.commit();
         if committed.is_err() {
             // Numbers that were given in it may be gone with it.
@@ -309,6 +328,25 @@ impl Writing<'_> {
                     ])?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn outbox(&self, checkpoint: &Checkpoint) -> rusqlite::Result<()> {
+        let changes = &checkpoint.outbox;
+        if changes.all {
+            self.transaction.execute("DELETE FROM outbox", [])?;
+        }
+        let mut insert = self
+            .transaction
+            .prepare_cached("INSERT OR REPLACE INTO outbox (id, sink, event) VALUES (?1, ?2, ?3)")?;
+        for row in &changes.put {
+            let Ok(event) = serde_json::to_string(&*row.event) else { continue };
+            insert.execute(params![row.id.cast_signed(), &*row.sink, event])?;
+        }
+        let mut delete = self.transaction.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
+        for id in &changes.gone {
+            delete.execute([id.cast_signed()])?;
         }
         Ok(())
     }

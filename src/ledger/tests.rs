@@ -7,6 +7,8 @@ use std::path::Path;
 use crate::engine::{Changed, Changes, Open, Record, RecordChange};
 use crate::follow::{Inside, Mark, Position};
 use crate::ledger::{Checkpoint, Ledger, Loaded, Outcome, Store};
+use crate::sinks::event::{Event, Fault};
+use crate::sinks::outbox::Row;
 use crate::types::{Ban, JailId, Timestamp};
 
 const NAME: &str = "stockade.db";
@@ -68,6 +70,7 @@ fn nothing() -> Checkpoint {
         all_sources: false,
         files: Vec::new(),
         cursors: Vec::new(),
+        outbox: Default::default(),
     }
 }
 
@@ -79,7 +82,13 @@ fn something() -> Checkpoint {
         vec![RecordChange::Noted(record(None, None)), RecordChange::Noted(record(Some(1), Some(77)))];
     checkpoint.files = vec![((u64::MAX, 1), Some(mark(1, u64::MAX))), ((u64::MAX, 2), Some(mark(2, 0)))];
     checkpoint.cursors = vec![("journal:x".to_owned(), Some("s=1".to_owned()))];
+    checkpoint.outbox.put = vec![row(7, "a"), row(9, "b \u{fc}")];
     checkpoint
+}
+
+fn row(id: u64, message: &str) -> Row {
+    let event = Event::Error(Fault { at: time(1_795_000_000_001), message: message.to_owned() });
+    Row { id, sink: "telegram".into(), event: event.into() }
 }
 
 /// As the process after the next gives numbers: the other way round.
@@ -116,6 +125,7 @@ fn what_was_written_is_read() {
     assert_eq!(loaded.history, [record(None, None), record(Some(0), Some(77))]);
     assert_eq!(loaded.files, [mark(1, u64::MAX), mark(2, 0)]);
     assert_eq!(loaded.cursors["journal:x"], "s=1");
+    assert_eq!(loaded.outbox, [row(7, "a"), row(9, "b \u{fc}")]);
     assert_eq!(loaded.strangers, 0);
     assert_eq!(loaded.seed, read(state.path()).seed);
 }
@@ -132,20 +142,42 @@ fn changes_go_by_gone_first() {
     next.changes.history = vec![RecordChange::Forgotten { jail: None, offender }];
     next.files = vec![((u64::MAX, 1), None)];
     next.cursors = vec![("journal:x".to_owned(), None)];
+    next.outbox.gone = vec![7];
+    next.outbox.put = vec![row(9, "merged"), row(10, "new")];
     write(state.path(), &next);
     let loaded = read(state.path());
     assert_eq!(loaded.bans.iter().map(|ban| ban.offenses).collect::<Vec<_>>(), [99]);
     assert_eq!((loaded.files, loaded.cursors.len()), (vec![mark(2, 0)], 0));
     assert_eq!(loaded.windows.len(), 2);
     assert_eq!(loaded.history, [record(Some(0), Some(77))]);
+    assert_eq!(loaded.outbox, [row(9, "merged"), row(10, "new")]);
 
     let mut everything = nothing();
     (everything.changes.bans.all, everything.changes.windows.all, everything.all_sources) =
         (true, true, true);
     everything.changes.windows.now = vec![open(0, "192.0.2.9/32", 1)];
+    (everything.outbox.all, everything.outbox.put) = (true, vec![row(1, "x")]);
     write(state.path(), &everything);
     let loaded = read(state.path());
     assert_eq!((loaded.bans.len(), loaded.windows.len(), loaded.files.len()), (0, 1, 0));
+    assert_eq!(loaded.outbox, [row(1, "x")]);
+}
+
+/// What the first version wrote, and an event that only a later one knows.
+#[test]
+fn an_earlier_versions_file_becomes_todays() {
+    let state = tempfile::tempdir().unwrap();
+    write(state.path(), &something());
+    let connection = rusqlite::Connection::open(state.path().join(NAME)).unwrap();
+    connection.execute_batch("DROP TABLE outbox; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let loaded = read(state.path());
+    assert_eq!((loaded.bans.len(), loaded.windows.len(), loaded.outbox.len()), (2, 2, 0));
+    write(state.path(), &something());
+    let connection = rusqlite::Connection::open(state.path().join(NAME)).unwrap();
+    connection.execute("UPDATE outbox SET event = '{\"event\":\"new\"}' WHERE id = 7", []).unwrap();
+    drop(connection);
+    assert_eq!(read(state.path()).outbox, [row(9, "b \u{fc}")]);
 }
 
 #[test]

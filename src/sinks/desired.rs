@@ -1,10 +1,11 @@
 //! What a mirror is to show: every ban of the jails that use it, kept up to date by the agent.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::types::{JailId, Timestamp};
 
@@ -32,9 +33,9 @@ pub type Wants = HashMap<IpNet, Vec<Want>>;
 #[derive(Debug, Default)]
 pub struct Desired {
     wants: Mutex<Wants>,
+    /// Whether it was ever said what all bans are: until then nobody may conclude from an absent one.
+    known: AtomicBool,
     changed: Notify,
-    /// Whether all bans were said once.
-    known: watch::Sender<bool>,
 }
 
 impl Desired {
@@ -71,14 +72,15 @@ impl Desired {
             wants.entry(offender).or_default().push(want);
         }
         drop(wants);
-        self.known.send_replace(true);
+        self.known.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// Waits until all bans [were said](Self::replace) once. Cancel-safe.
+    /// Waits until all bans are known. Cancel-safe.
     pub async fn known(&self) {
-        // It lasts as long as this.
-        drop(self.known.subscribe().wait_for(|known| *known).await);
+        while !self.known.load(Ordering::Acquire) {
+            self.changed.notified().await;
+        }
     }
 
     /// Looks at everything. The agent waits as long: copy what is needed, and do nothing slow.
@@ -103,6 +105,11 @@ impl Desired {
         self.changed.notified().await;
     }
 
+    /// What has changed so far is about to be looked at: [`changed`](Self::changed) waits for later changes.
+    pub fn seen(&self) {
+        std::pin::pin!(self.changed.notified()).enable();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Wants> {
         self.wants.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,6 +124,16 @@ pub fn end(wants: &[Want]) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_concluded_before_all_bans_are_known() {
+        let desired = Desired::default();
+        desired.ban("192.0.2.1/32".parse().unwrap(), want(1, None));
+        let soon = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, desired.known()).await.is_err());
+        desired.replace([]);
+        desired.known().await;
+    }
 
     fn want(jail: u16, until: Option<i64>) -> Want {
         Want {

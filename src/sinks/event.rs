@@ -257,6 +257,22 @@ impl Event {
         }
     }
 
+    /// What it takes in memory, in bytes, roughly.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const BARE: usize = 320;
+        BARE + match self {
+            Self::Ban(e) => {
+                let fields = e.fields.iter().map(|(name, value)| 80 + name.len() + value.len());
+                e.line.len() + e.problem.as_ref().map_or(0, String::len) + fields.sum::<usize>()
+            }
+            Self::Leak(e) => e.advice.len(),
+            Self::Error(e) => e.message.len(),
+            Self::Merged(e) => 100 * (e.bans.len() + e.unbans.len()),
+            Self::Start(_) | Self::Stop(_) | Self::Unban(_) => 0,
+        }
+    }
+
     /// The offender it is about.
     #[must_use]
     pub fn offender(&self) -> Option<IpNet> {

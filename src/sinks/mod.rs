@@ -7,7 +7,9 @@
 pub mod backoff;
 pub mod cloudflare;
 pub mod desired;
+mod digest;
 pub mod event;
+pub mod evidence;
 pub mod exec;
 pub mod http;
 pub mod mail;
@@ -15,11 +17,13 @@ pub mod map;
 pub mod mirror;
 pub mod notifier;
 pub mod outbox;
+pub mod owner;
 mod process;
 pub mod queue;
 pub mod secret;
 pub mod state;
 pub mod telegram;
+pub mod template;
 mod thread;
 pub mod trouble;
 pub mod webhook;
@@ -159,18 +163,23 @@ impl Sinks {
         for sink in sinks {
             all.add(sink)?;
         }
-        for row in left {
-            let to = all.entries.iter().find(|entry| *entry.name == *row.sink);
+        all.hand_on(left);
+        Ok(all)
+    }
+
+    /// Gives sinks what their predecessors had to tell.
+    fn hand_on(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            let to = self.entries.iter().find(|entry| *entry.name == *row.sink);
             match to.map(|entry| &entry.part) {
                 Some(Part::Notifier(queue)) => {
                     queue.push(row.id, &row.event);
                     queue.release(row.id);
                 }
                 // The sink is gone, and so is what it would have told.
-                _ => all.outbox.gone(row.id),
+                _ => self.outbox.gone(row.id),
             }
         }
-        Ok(all)
     }
 
     /// Whether there are none.
@@ -220,34 +229,43 @@ impl Sinks {
     pub fn reconfigure(&mut self, sinks: &[Sink]) -> io::Result<()> {
         let (stay, go) = std::mem::take(&mut self.entries).into_iter().partition(|e| sinks.contains(&e.sink));
         self.entries = stay;
+        let mut untold = Vec::new();
         for entry in go {
-            let stays = sinks.iter().any(|sink| {
-                sink.name == entry.sink.name && sink.kind.is_mirror() == entry.sink.kind.is_mirror()
-            });
+            let stays = |sink: &Sink| sink.name == entry.sink.name && sink.kind.succeeds(&entry.sink.kind);
+            let stays = sinks.iter().any(stays);
             // One that is only set up otherwise takes over what its predecessor has shown or has to tell.
-            self.dismiss(entry, !stays);
+            untold.extend(self.dismiss(entry, !stays));
         }
         for sink in sinks {
             if !self.entries.iter().any(|e| e.sink.name == sink.name) {
                 self.add(sink)?;
             }
         }
+        self.hand_on(untold);
         // In the order of the file, as `status` shows them.
         self.entries.sort_by_key(|e| sinks.iter().position(|sink| *sink == e.sink));
         Ok(())
     }
 
-    fn dismiss(&mut self, entry: Entry, withdraw: bool) {
+    /// Ends a sink; what it has not told.
+    fn dismiss(&mut self, entry: Entry, withdraw: bool) -> Vec<Row> {
+        let mut untold = Vec::new();
+        let (done, over) = oneshot::channel();
+        // A notifier ends at once: what it did not tell is another one's, or nobody's.
+        let mut by = Instant::now();
         match &entry.part {
             Part::Mirror(desired) => {
+                by += FAREWELL;
                 if withdraw {
                     desired.replace([]);
                 }
             }
-            Part::Notifier(queue) => queue.items().iter().for_each(|item| self.outbox.gone(item.id)),
+            Part::Notifier(queue) => {
+                queue.take_done().into_iter().for_each(|id| self.outbox.gone(id));
+                untold.extend(rows(&entry.name, queue));
+            }
         }
-        let (done, over) = oneshot::channel();
-        let end = End { by: Instant::now() + FAREWELL, withdraw, done };
+        let end = End { by, withdraw, done };
         // A task that does not listen has panicked.
         drop(entry.ends.try_send(end));
         if let Some(thread) = self.thread.as_ref().filter(|_| withdraw && entry.sink.kind.is_mirror()) {
@@ -261,6 +279,7 @@ impl Sinks {
                 }
             });
         }
+        untold
     }
 
     /// Gives each mirror all bans that it is to show. `bans` is asked with the sink's name.
@@ -309,19 +328,11 @@ impl Sinks {
     pub fn to_write(&mut self, all: bool) -> outbox::Changes {
         self.gather_done();
         if all {
-            let rows = self.entries.iter().flat_map(|entry| {
-                let items = match &entry.part {
-                    Part::Notifier(queue) => queue.items(),
-                    Part::Mirror(_) => Vec::new(),
-                };
-                items.into_iter().map(|item| Row {
-                    id: item.id,
-                    sink: Arc::clone(&entry.name),
-                    event: item.event,
-                })
+            let rows = self.entries.iter().flat_map(|entry| match &entry.part {
+                Part::Notifier(queue) => rows(&entry.name, queue),
+                Part::Mirror(_) => Vec::new(),
             });
-            let rows = rows.collect();
-            return self.outbox.all(rows);
+            return self.outbox.all(rows.collect());
         }
         self.outbox.changes()
     }
@@ -407,6 +418,12 @@ impl Sinks {
         }
         unfinished
     }
+}
+
+/// What a sink has not told.
+fn rows(name: &Arc<str>, queue: &Queue) -> Vec<Row> {
+    let row = |item: queue::Item| Row { id: item.id, sink: Arc::clone(name), event: item.event };
+    queue.items().into_iter().map(row).collect()
 }
 
 impl Entry {

@@ -7,8 +7,11 @@ use tokio::sync::Notify;
 
 use super::event::{Event, Merged};
 
-/// So many events are kept one by one, about 5 MB; what comes then is merged into counts.
+/// So many events are kept one by one ...
 pub const CAPACITY: usize = 10_000;
+/// ... if they come to no more than this, in bytes; what comes then is merged into counts. An attacker who writes long lines
+/// has fewer of them told whole.
+pub const CAPACITY_BYTES: usize = 12 << 20;
 
 /// Shared by the agent, which adds and never waits, and a notifier, which tells.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Inner {
     items: VecDeque<Item>,
+    /// What they take, in bytes.
+    bytes: usize,
     /// The first so many are being told: they stay as they are.
     in_flight: usize,
     /// The first so many are in the ledger, or need not be.
@@ -42,7 +47,7 @@ impl Queue {
     /// been there before.
     pub fn push(&self, id: u64, event: &Arc<Event>) -> Item {
         let mut inner = self.lock();
-        let merge = inner.items.len() >= CAPACITY;
+        let merge = inner.items.len() >= CAPACITY || inner.bytes >= CAPACITY_BYTES;
         let untouched = inner.items.len() > inner.in_flight;
         if merge
             && untouched
@@ -62,6 +67,7 @@ impl Queue {
             Arc::clone(event)
         };
         let item = Item { id, event };
+        inner.bytes += item.event.size();
         inner.items.push_back(item.clone());
         item
     }
@@ -90,8 +96,14 @@ impl Queue {
     pub fn end(&self, told: usize) {
         let mut inner = self.lock();
         let told = told.min(inner.in_flight);
-        let ids: Vec<u64> = inner.items.drain(..told).map(|item| item.id).collect();
+        let (mut ids, mut bytes) = (Vec::with_capacity(told), 0);
+        for item in inner.items.drain(..told) {
+            ids.push(item.id);
+            bytes += item.event.size();
+        }
         inner.done.extend(ids);
+        // One that grew by merging was smaller when it was added.
+        inner.bytes = inner.bytes.saturating_sub(bytes);
         inner.released -= told;
         inner.in_flight = 0;
     }
@@ -180,5 +192,23 @@ mod tests {
         assert_eq!((item.id, queue.len()), (all + 1, all + 1), "what is being told stays as it is");
         queue.end(telling.len());
         assert_eq!((queue.items().len(), queue.len()), (1, 1));
+    }
+
+    #[test]
+    fn long_lines_fill_it_sooner() {
+        let queue = Queue::default();
+        let long = Arc::new(Event::Error(Fault { at: Timestamp::default(), message: "x".repeat(100_000) }));
+        for n in 1..=1000 {
+            queue.push(n, &long);
+        }
+        let items = queue.items();
+        assert!(items.len() < 200 && queue.len() == 1000, "{}", items.len());
+        queue.release(u64::MAX);
+        queue.begin();
+        queue.end(usize::MAX);
+        for n in 1..=100 {
+            queue.push(2000 + n, &event(0));
+        }
+        assert_eq!(queue.items().len(), 100, "there is room again");
     }
 }

@@ -90,6 +90,12 @@ fn read(path: &Path) -> Result<String, SecretError> {
 }
 
 impl Secret {
+    /// Another form of a secret, or a part of one, that must not be shown either.
+    #[must_use]
+    pub(crate) fn form(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The secret itself, to be given to the far side and to nobody else.
     #[must_use]
     pub fn reveal(&self) -> &str {

@@ -63,6 +63,12 @@ impl State {
         Self { name: name.to_owned(), inner: Mutex::default() }
     }
 
+    /// The sink's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// It has begun to do something.
     pub fn working(&self) {
         let mut inner = self.lock();

@@ -34,7 +34,6 @@ pub(crate) fn config(sinks: &str) -> Config {
 pub(crate) fn start(sinks: &str, state: &Path) -> Sinks {
     let context = Context { host: "web1".to_owned(), state: state.to_owned(), ..Context::default() };
     let sinks = Sinks::start(&config(sinks).sinks, context, Vec::new()).unwrap();
-    // As an agent says at once whom it bans: here nobody yet.
     sinks.show(|_| Vec::new());
     sinks
 }

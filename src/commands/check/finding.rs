@@ -46,6 +46,7 @@ pub(super) enum Section {
     Process,
     Kernel,
     Host,
+    Sinks,
     /// A jail: its name, and its policy in words.
     Jail(String, String),
 }
@@ -59,6 +60,7 @@ impl Section {
             Self::Process => "what this process may do".to_owned(),
             Self::Kernel => "what this kernel can do".to_owned(),
             Self::Host => "where this is".to_owned(),
+            Self::Sinks => "where decisions go besides the kernel".to_owned(),
             Self::Jail(name, policy) => format!("jail {name} ({policy})"),
         }
     }
@@ -70,6 +72,7 @@ impl Section {
             Self::Process => "process",
             Self::Kernel => "kernel",
             Self::Host => "host",
+            Self::Sinks => "sinks",
             Self::Jail(..) => "jail",
         }
     }

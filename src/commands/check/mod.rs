@@ -9,6 +9,7 @@ mod host;
 mod lockout;
 mod logs;
 mod print;
+mod sinks;
 mod sources;
 mod visible;
 
@@ -77,6 +78,8 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     let saved = host::saved(Path::new("/"));
     let place = Place::here();
     let around_here = lockout::look();
+    // From where the agent will be, and so before this process leaves its network namespace.
+    let of_sinks = sinks::look(config, jails)?;
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build();
 
     let layout = jails.layout();
@@ -107,6 +110,7 @@ fn look(path: &Path, config: &Config, jails: &Jails) -> Result<Told> {
     findings.push(host::docker(&kernel.docker, &kernel.view));
     findings.extend(host::before_ours(&kernel.view));
     findings.extend(saved);
+    findings.extend(of_sinks);
     let features = Feature::ALL.map(|feature| Report::new(feature, &kernel.able, called_for(feature))).into();
     let warnings = config.warnings.iter().map(ToString::to_string).chain(jails.warnings.iter().cloned());
     Ok(Told {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::thread::Orders;
 use crate::clock;
-use crate::daemon::batch::{Batch, FULL, Progress};
+use crate::daemon::batch::{Batch, Progress};
 use crate::daemon::snapshot::JailLines;
 use crate::filter::Matcher;
 use crate::source::Shape;
@@ -107,7 +107,7 @@ impl Feed {
 
     /// Whether to hand over before another line is judged.
     pub(super) fn is_full(&self) -> bool {
-        self.batch.len() >= FULL
+        self.batch.is_full()
     }
 
     /// Hands over offenses; how far the source was read, too, with them or when it is time.
