@@ -149,6 +149,7 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.sinks = named(&c, "sink", report, |name, c, r| {
             Some(c.is_map(r).then(|| sinks::read(name, c, r)).flatten())
         });
+        sinks::compare(&c, report);
     }
     raw.sources.journal = top.read("journal", report, sources::journal);
     raw.sources.docker = top.read("docker", report, sources::docker);

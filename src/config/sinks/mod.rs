@@ -136,6 +136,24 @@ pub(super) fn read(name: &str, cursor: &Cursor<'_>, report: &mut Report) -> Opti
     Some(Sink { name: name.to_owned(), kind: read?, events })
 }
 
+/// What cannot be side by side: two that write one file.
+pub(super) fn compare(cursor: &Cursor<'_>, report: &mut Report) {
+    let mut files: Vec<(String, &str)> = Vec::new();
+    for (name, sink) in cursor.entries(report) {
+        let Some(path) = sink.quiet("path").filter(|path| path.plain().is_some()) else { continue };
+        let text = path.plain().unwrap_or_default();
+        match files.iter().find(|(file, _)| file == text) {
+            Some((_, other)) => {
+                path.mistake(
+                    report,
+                    format!("is the file of the sink {} too; several jails can use one sink", shown(other)),
+                );
+            }
+            None => files.push((text.to_owned(), &name.text)),
+        }
+    }
+}
+
 /// What kind of sink it is: said, or its name.
 fn kind(name: &str, cursor: &Cursor<'_>, report: &mut Report) -> Option<&'static str> {
     let known = |word: &str| KINDS.into_iter().find(|kind| *kind == word);
