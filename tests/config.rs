@@ -75,6 +75,7 @@ judge! {
     escalation "escalation.yaml",
     filters "filters.yaml",
     jails "jails.yaml",
+    mail "mail.yaml",
     oddities "oddities.yaml",
     sources "sources.yaml",
     unknown_keys "unknown-keys.yaml",
@@ -153,6 +154,19 @@ const KEYS: &[&str] = &[
     "time",
     "peer",
     "forwarded",
+    "to",
+    "server",
+    "encryption",
+    "unencrypted",
+    "user",
+    "password_file",
+    "password_env",
+    "sendmail",
+    "digest",
+    "subject",
+    "lines",
+    "owner",
+    "rdap_url",
 ];
 
 /// The filters that the packaged configuration names; what is in them is not its business.

@@ -40,7 +40,8 @@ fn manner(dir: &Path) -> Manner {
 }
 
 fn mails(server: &Smtp, sinks: &Sinks, wanted: usize) -> Vec<Mail> {
-    let told = || format!("{} mails, {}\n{:#?}", server.mails().len(), status(sinks, "mail"), server.commands());
+    let told =
+        || format!("{} mails, {}\n{:#?}", server.mails().len(), status(sinks, "mail"), server.commands());
     until(told, || server.mails().len() >= wanted && status(sinks, "mail")["queue"] == 0);
     let mails = server.mails();
     assert_eq!(mails.len(), wanted, "{mails:#?}");
@@ -61,12 +62,29 @@ fn a_digest_is_one_mail_over_starttls() {
     let dir = tempfile::tempdir().unwrap();
     let server = Smtp::start(manner(dir.path()), |_| Act::Usual);
     let mut sinks = start(&safe(&server, dir.path(), "digest: 1s"), dir.path());
-    tell(&mut sinks, Event::Start(Started { at: at(), version: "0.1.0".to_owned(), jails: 3, bans: 7, backend: "nft".to_owned() }));
+    tell(
+        &mut sinks,
+        Event::Start(Started {
+            at: at(),
+            version: "0.1.0".to_owned(),
+            jails: 3,
+            bans: 7,
+            backend: "nft".to_owned(),
+        }),
+    );
     tell(&mut sinks, banned("203.0.113.1"));
     tell(&mut sinks, ban("sshd", "203.0.113.2", "Failed password for root"));
     tell(&mut sinks, banned("203.0.113.1"));
     tell(&mut sinks, banned("2001:db8:1::/64"));
-    tell(&mut sinks, Event::Leak(Leaked { at: at(), jail: "npm".to_owned(), offender: net("203.0.113.1"), advice: "over a proxy".to_owned() }));
+    tell(
+        &mut sinks,
+        Event::Leak(Leaked {
+            at: at(),
+            jail: "npm".to_owned(),
+            offender: net("203.0.113.1"),
+            advice: "over a proxy".to_owned(),
+        }),
+    );
     tell(&mut sinks, Event::Error(Fault { at: at(), message: "the kernel said no".to_owned() }));
     let mail = mails(&server, &sinks, 1).remove(0);
     assert_eq!((mail.from.as_str(), &mail.to[..]), (USER, &["admin@example.org".to_owned()][..]));
@@ -122,11 +140,16 @@ fn without_a_digest_each_event_has_its_own() {
 #[test]
 fn tls_from_the_first_byte_and_login_as_some_want_it() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Smtp::start(Manner { implicit: true, only_login: true, ..manner(dir.path()) }, |_| Act::Usual);
+    let server =
+        Smtp::start(Manner { implicit: true, only_login: true, ..manner(dir.path()) }, |_| Act::Usual);
     let mut sinks = start(&safe(&server, dir.path(), "digest: off, encryption: tls"), dir.path());
     tell(&mut sinks, banned("203.0.113.1"));
     mails(&server, &sinks, 1);
-    assert!(server.commands().iter().all(|c| c.starts_with("tls ") || c.starts_with('(')), "{:?}", server.commands());
+    assert!(
+        server.commands().iter().all(|c| c.starts_with("tls ") || c.starts_with('(')),
+        "{:?}",
+        server.commands()
+    );
 }
 
 /// What `status` says when the server is refused, or refuses; nothing has gone out.
@@ -155,7 +178,8 @@ fn a_wrong_password_is_refused_and_never_shown() {
         assert!(said.contains("logging in: 535 5.7.8 wrong") && said.contains("[secret]"), "{said}");
         // The server repeated what it was given, as it was sent.
         let sent = server.commands();
-        let encoded = sent.iter().filter_map(|c| c.rsplit(' ').next()).filter(|c| c.len() > 15 && !c.contains('.'));
+        let encoded =
+            sent.iter().filter_map(|c| c.rsplit(' ').next()).filter(|c| c.len() > 15 && !c.contains('.'));
         for encoded in encoded {
             assert!(!said.contains(encoded), "{encoded} in {said}");
         }
@@ -186,13 +210,18 @@ fn an_unknown_certificate_is_refused() {
 #[test]
 fn what_is_put_behind_starttls_is_not_heard() {
     let dir = tempfile::tempdir().unwrap();
-    let injected = "250-mail.example\r\n250 AUTH PLAIN\r\n235 welcome\r\n250 ok\r\n250 ok\r\n354 go\r\n250 queued";
+    let injected =
+        "250-mail.example\r\n250 AUTH PLAIN\r\n235 welcome\r\n250 ok\r\n250 ok\r\n354 go\r\n250 queued";
     let server = Smtp::start(Manner { injected, ..manner(dir.path()) }, |_| Act::Usual);
     let mut sinks = start(&safe(&server, dir.path(), "digest: off"), dir.path());
     tell(&mut sinks, banned("203.0.113.1"));
     until(|| status(&sinks, "mail").to_string(), || status(&sinks, "mail")["state"] == "failing");
     assert_eq!(server.commands()[..2], ["EHLO [127.0.0.1]", "STARTTLS"], "{:?}", server.commands());
-    assert!(!server.commands().iter().any(|c| c.contains("AUTH") || c.contains("MAIL")), "{:?}", server.commands());
+    assert!(
+        !server.commands().iter().any(|c| c.contains("AUTH") || c.contains("MAIL")),
+        "{:?}",
+        server.commands()
+    );
 }
 
 #[test]
@@ -202,23 +231,37 @@ fn nothing_of_a_log_becomes_a_header_or_a_command() {
     let mut sinks = start(&plain(&server, "digest: 1s"), dir.path());
     let hostile = "x\r\n.\r\nMAIL FROM:<evil@example.com>\r\nBcc: evil@example.com\r\n\r\n\0\u{1b}[2J\u{202e}é😀\u{7f}\u{85}\n.";
     let Event::Ban(ban) = banned("203.0.113.1") else { unreachable!() };
-    tell(&mut sinks, Event::Ban(Banned {
-        jail: format!("npm{hostile}"),
-        line: format!("{hostile}{}", "é".repeat(900)),
-        fields: [
-            ("uri".to_owned(), hostile.to_owned()),
-            (hostile.to_owned(), ".".to_owned()),
-            ("host".to_owned(), "x".repeat(3000)),
-        ].into(),
-        problem: Some(hostile.to_owned()),
-        ..ban
-    }));
+    tell(
+        &mut sinks,
+        Event::Ban(Banned {
+            jail: format!("npm{hostile}"),
+            line: format!("{hostile}{}", "é".repeat(900)),
+            fields: [
+                ("uri".to_owned(), hostile.to_owned()),
+                (hostile.to_owned(), ".".to_owned()),
+                ("host".to_owned(), "x".repeat(3000)),
+            ]
+            .into(),
+            problem: Some(hostile.to_owned()),
+            ..ban
+        }),
+    );
     tell(&mut sinks, ban_with_line("203.0.113.2", "."));
     tell(&mut sinks, ban_with_line("203.0.113.3", "..From x"));
     tell(&mut sinks, Event::Error(Fault { at: at(), message: hostile.to_owned() }));
     let mail = mails(&server, &sinks, 1).remove(0);
     let names: HashSet<String> = mail.headers().into_iter().map(|(name, _)| name).collect();
-    let wanted = ["From", "To", "Message-ID", "Date", "Subject", "Auto-Submitted", "Content-Type", "Content-Transfer-Encoding", "MIME-Version"];
+    let wanted = [
+        "From",
+        "To",
+        "Message-ID",
+        "Date",
+        "Subject",
+        "Auto-Submitted",
+        "Content-Type",
+        "Content-Transfer-Encoding",
+        "MIME-Version",
+    ];
     assert_eq!(names, wanted.map(str::to_owned).into());
     assert_eq!(mail.to, ["admin@example.org"]);
     assert!(mail.headers().iter().all(|(_, value)| !value.contains("evil@") && value.is_ascii()), "{mail:?}");
@@ -227,7 +270,9 @@ fn nothing_of_a_log_becomes_a_header_or_a_command() {
     assert!(body.contains("\n  | .\n") && body.contains("\n  | ..From x\n"), "{body}");
     assert!(body.contains("\\r\\n.\\r\\nMAIL FROM:<evil@example.com>") && body.contains("😀"), "{body}");
     // Only we begin lines.
-    let ours = |line: &str| line.is_empty() || line.starts_with(' ') || line.starts_with("20") || line.starts_with("stockade on");
+    let ours = |line: &str| {
+        line.is_empty() || line.starts_with(' ') || line.starts_with("20") || line.starts_with("stockade on")
+    };
     assert!(body.lines().all(ours), "{body}");
 }
 
@@ -239,10 +284,16 @@ fn ban_with_line(offender: &str, line: &str) -> Event {
 fn sendmail_gets_arguments_and_the_message() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("sendmail");
-    let text = format!("#!/bin/sh\nfor a in \"$@\"; do echo \"$a\"; done > {0}/args.new\ncat > {0}/mail\necho \"$(env | sort | cut -d= -f1)\" > {0}/env\nmv {0}/args.new {0}/args\n", dir.path().display());
+    let text = format!(
+        "#!/bin/sh\nfor a in \"$@\"; do echo \"$a\"; done > {0}/args.new\ncat > {0}/mail\necho \"$(env | sort | cut -d= -f1)\" > {0}/env\nmv {0}/args.new {0}/args\n",
+        dir.path().display()
+    );
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let settings = format!("  mail: {{ to: [a@example.org, b@example.org], from: me@example.org, sendmail: {}, digest: off }}", script.display());
+    let settings = format!(
+        "  mail: {{ to: [a@example.org, b@example.org], from: me@example.org, sendmail: {}, digest: off }}",
+        script.display()
+    );
     let mut sinks = start(&settings, dir.path());
     tell(&mut sinks, ban_with_line("203.0.113.1", "a\n.\nb"));
     until(|| status(&sinks, "mail").to_string(), || status(&sinks, "mail")["done"] == 1);
@@ -261,7 +312,10 @@ fn a_sendmail_that_fails_is_tried_again_and_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("sendmail");
     // Fails at first; and leaves something running that keeps its standard error.
-    let text = format!("#!/bin/sh\nif [ ! -e {0}/once ]; then touch {0}/once; echo 'queue is \u{1b}[2J full' >&2; exit 75; fi\ncat > /dev/null\nsleep 600 &\necho x >> {0}/sent\n", dir.path().display());
+    let text = format!(
+        "#!/bin/sh\nif [ ! -e {0}/once ]; then touch {0}/once; echo 'queue is \u{1b}[2J full' >&2; exit 75; fi\ncat > /dev/null\nsleep 600 &\necho x >> {0}/sent\n",
+        dir.path().display()
+    );
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let settings = format!("  mail: {{ to: a@example.org, sendmail: {}, digest: off }}", script.display());
@@ -277,9 +331,11 @@ fn a_sendmail_that_fails_is_tried_again_and_says_why() {
 fn a_sendmail_that_does_not_end_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("sendmail");
-    std::fs::write(&script, format!("#!/bin/sh\necho $$ > {}/pid\nexec sleep 600\n", dir.path().display())).unwrap();
+    std::fs::write(&script, format!("#!/bin/sh\necho $$ > {}/pid\nexec sleep 600\n", dir.path().display()))
+        .unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let settings = format!("  mail: {{ to: a@example.org, sendmail: {}, digest: off, timeout: 1s }}", script.display());
+    let settings =
+        format!("  mail: {{ to: a@example.org, sendmail: {}, digest: off, timeout: 1s }}", script.display());
     let mut sinks = start(&settings, dir.path());
     tell(&mut sinks, banned("203.0.113.1"));
     until(|| status(&sinks, "mail").to_string(), || status(&sinks, "mail")["state"] == "failing");
@@ -288,7 +344,10 @@ fn a_sendmail_that_does_not_end_is_killed() {
     drop(sinks);
     let pid = std::fs::read_to_string(dir.path().join("pid")).unwrap();
     let path = format!("/proc/{}/cmdline", pid.trim());
-    until(|| format!("{pid} runs"), || !std::fs::read_to_string(&path).is_ok_and(|line| line.contains("sleep")));
+    until(
+        || format!("{pid} runs"),
+        || !std::fs::read_to_string(&path).is_ok_and(|line| line.contains("sleep")),
+    );
 }
 
 #[test]
@@ -313,10 +372,11 @@ fn what_fails_at_any_step_is_told_once_later() {
     for step in ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "."] {
         for act in [Act::Say("451 4.7.1 not now"), Act::Say("421 4.3.2 closing"), Act::HangUp] {
             let mut first = Some(act.clone());
-            let server = Smtp::start(Manner::default(), move |said| match first.take_if(|_| said.starts_with(step)) {
-                Some(act) => act,
-                None => Act::Usual,
-            });
+            let server =
+                Smtp::start(Manner::default(), move |said| match first.take_if(|_| said.starts_with(step)) {
+                    Some(act) => act,
+                    None => Act::Usual,
+                });
             let dir = tempfile::tempdir().unwrap();
             let mut sinks = start(&plain(&server, "digest: off"), dir.path());
             tell(&mut sinks, banned("203.0.113.1"));
@@ -382,7 +442,8 @@ fn each_recipient_gets_it_once() {
         if said.contains("<gone@") { Act::Say("550 5.1.1 unknown") } else { Act::Usual }
     });
     let dir = tempfile::tempdir().unwrap();
-    let settings = plain(&server, "digest: off").replace("admin@example.org", "[gone@example.org, busy@example.org, here@example.org]");
+    let settings = plain(&server, "digest: off")
+        .replace("admin@example.org", "[gone@example.org, busy@example.org, here@example.org]");
     let mut sinks = start(&settings, dir.path());
     tell(&mut sinks, banned("203.0.113.1"));
     let all = mails(&server, &sinks, 2);
@@ -409,14 +470,22 @@ fn a_recipient_nobody_knows_is_for_somebody_to_mend() {
 #[test]
 fn a_spam_filter_does_not_keep_a_ban_from_being_told() {
     let server = Smtp::start(Manner::default(), |said| {
-        if said.starts_with('.') && said.contains("wp-login") { Act::Say("554 5.7.1 spam") } else { Act::Usual }
+        if said.starts_with('.') && said.contains("wp-login") {
+            Act::Say("554 5.7.1 spam")
+        } else {
+            Act::Usual
+        }
     });
     let dir = tempfile::tempdir().unwrap();
     let mut sinks = start(&plain(&server, "digest: off"), dir.path());
     tell(&mut sinks, banned("203.0.113.1"));
     let mail = mails(&server, &sinks, 1).remove(0);
     assert_eq!(mail.header("Subject"), "stockade web1: npm banned 203.0.113.1");
-    assert!(mail.body().contains("this one is without them") && mail.body().contains("203.0.113.1"), "{}", mail.body());
+    assert!(
+        mail.body().contains("this one is without them") && mail.body().contains("203.0.113.1"),
+        "{}",
+        mail.body()
+    );
     assert!(!mail.body().contains("shop.example"), "{}", mail.body());
     // One that is refused even so is given up, and the next one is told.
     let mut left = 2;
@@ -442,7 +511,9 @@ fn ten_thousand_bans_while_the_server_is_down_are_a_mail_or_two() {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let dir = tempfile::tempdir().unwrap();
-        let settings = format!("  mail: {{ to: a@example.org, server: '{address}', encryption: none, digest: {digest}, subject: x }}");
+        let settings = format!(
+            "  mail: {{ to: a@example.org, server: '{address}', encryption: none, digest: {digest}, subject: x }}"
+        );
         let mut sinks = start(&settings, dir.path());
         let all = 10_050_u32;
         for n in 0..all {
@@ -487,7 +558,9 @@ fn the_offenders_own_lines_are_shown() {
     for n in 0..50_000 {
         let _ok = writeln!(text, "2026-11-18 10:00:00 good request {n} from 203.0.113.1");
     }
-    text.push_str("2026-11-18 10:00:01 BAD <one> from 203.0.113.1\n2026-11-18 10:00:02 BAD <two> from 203.0.113.11\n");
+    text.push_str(
+        "2026-11-18 10:00:01 BAD <one> from 203.0.113.1\n2026-11-18 10:00:02 BAD <two> from 203.0.113.11\n",
+    );
     text.push_str("2026-11-18 10:00:03 BAD <three> from 2001:db8:1:0:0::5\n2026-11-18 10:00:04 BAD <four\u{1b}[2J> from 203.0.113.1\n");
     text.push_str("2026-11-19 10:00:04 BAD <after the ban> from 203.0.113.1\n2026-11-18 10:00:05 BAD <not yet whole> from 203.0.113.1");
     std::fs::write(log("a.log"), text).unwrap();
@@ -509,13 +582,19 @@ fn the_offenders_own_lines_are_shown() {
         let text = rest.split("\n\n").next().unwrap();
         text.lines().filter_map(|line| line.strip_prefix("  | ")).map(str::to_owned).collect()
     };
-    assert_eq!(block("203.0.113.1"), [
-        "2026-11-18 09:00:00 BAD <before rotation> from 203.0.113.1",
-        "2026-11-18 10:00:01 BAD <one> from 203.0.113.1",
-        "2026-11-18 10:00:04 BAD <four\\u{1b}[2J> from 203.0.113.1",
-        "the deciding one",
-    ]);
-    assert_eq!(block("2001:db8:1::/64"), ["2026-11-18 10:00:03 BAD <three> from 2001:db8:1:0:0::5", "the deciding one"]);
+    assert_eq!(
+        block("203.0.113.1"),
+        [
+            "2026-11-18 09:00:00 BAD <before rotation> from 203.0.113.1",
+            "2026-11-18 10:00:01 BAD <one> from 203.0.113.1",
+            "2026-11-18 10:00:04 BAD <four\\u{1b}[2J> from 203.0.113.1",
+            "the deciding one",
+        ]
+    );
+    assert_eq!(
+        block("2001:db8:1::/64"),
+        ["2026-11-18 10:00:03 BAD <three> from 2001:db8:1:0:0::5", "the deciding one"]
+    );
     assert_eq!(block("203.0.113.2"), ["the deciding one"]);
 }
 
@@ -546,7 +625,12 @@ fn check_tries_everything_and_sends_nothing() {
     let settings = safe(&server, dir.path(), "digest: off");
     let (good, text) = checked(&settings).remove(0);
     assert!(good, "{text}");
-    assert!(text.ends_with("takes user and password, and takes mail from agent@example.org to 1 recipient; nothing was sent"), "{text}");
+    assert!(
+        text.ends_with(
+            "takes user and password, and takes mail from agent@example.org to 1 recipient; nothing was sent"
+        ),
+        "{text}"
+    );
     assert!(server.mails().is_empty());
     let commands = server.commands();
     assert_eq!(commands[commands.len() - 2..], ["tls RSET", "tls QUIT"], "{commands:?}");

@@ -73,8 +73,14 @@ fn a_network_is_asked_about_once() {
     });
     let owners = at(&server);
     let joe = "5.1.2.0/24, RTR-1, Joe User Ltd\\r\\nBcc: evil@example.com\\u{202e}, AU, abuse@example.com";
-    assert_eq!(known(&owners, &["5.1.2.3", "192.168.1.1", "2001:db8::/64"], LONG), [Some(joe.to_owned()), None, None]);
-    assert_eq!(known(&owners, &["5.1.2.3", "5.1.2.77", "9.9.9.9"], LONG), [Some(joe.to_owned()), Some(joe.to_owned()), None]);
+    assert_eq!(
+        known(&owners, &["5.1.2.3", "192.168.1.1", "2001:db8::/64"], LONG),
+        [Some(joe.to_owned()), None, None]
+    );
+    assert_eq!(
+        known(&owners, &["5.1.2.3", "5.1.2.77", "9.9.9.9"], LONG),
+        [Some(joe.to_owned()), Some(joe.to_owned()), None]
+    );
     // An answer about the whole Internet is believed for the one address; what is not known is not asked for again.
     assert!(known(&owners, &["6.0.0.1"], LONG)[0].is_some());
     assert_eq!(known(&owners, &["9.9.9.9", "6.0.0.2"], LONG), [None, None]);
@@ -91,11 +97,17 @@ fn the_registry_is_found_through_the_list() {
     });
     let url = registry.url();
     let list = Server::start(move |request| match request.path.as_str() {
-        "/rdap/ipv4.json" => Reply::json(200, &json!({ "version": "1.0", "services": [[["5.0.0.0/8"], [format!("{url}/rir/")]], [["7.0.0.0/8"], ["ftp://x/"]]] })),
-        "/rdap/ipv6.json" => Reply::json(200, &json!({ "services": [[["2a00::/12"], [format!("{url}/rir")]]] })),
+        "/rdap/ipv4.json" => Reply::json(
+            200,
+            &json!({ "version": "1.0", "services": [[["5.0.0.0/8"], [format!("{url}/rir/")]], [["7.0.0.0/8"], ["ftp://x/"]]] }),
+        ),
+        "/rdap/ipv6.json" => {
+            Reply::json(200, &json!({ "services": [[["2a00::/12"], [format!("{url}/rir")]]] }))
+        }
         _ => Reply::json(404, &json!({})),
     });
-    let owners = Owners::new(Registry::Listed(format!("{}/rdap", list.url())), &HttpOptions::default()).unwrap();
+    let owners =
+        Owners::new(Registry::Listed(format!("{}/rdap", list.url())), &HttpOptions::default()).unwrap();
     let found = known(&owners, &["5.1.2.3", "5.1.2.4", "8.8.8.8", "7.0.0.1", "2a00::/64"], LONG);
     let names: Vec<bool> = found.iter().map(Option::is_some).collect();
     assert_eq!(names, [true, true, false, false, true], "{found:?}");

@@ -125,7 +125,9 @@ impl Smtp {
                 let Ok(stream) = stream else { return };
                 let (manner, act, seen) = (manner.clone(), Arc::clone(&act), Arc::clone(&seen));
                 seen.lock().unwrap().connections += 1;
-                std::thread::spawn(move || drop(Talk::begin(stream, manner, act, seen).and_then(|mut t| t.talk())));
+                std::thread::spawn(move || {
+                    drop(Talk::begin(stream, manner, act, seen).and_then(|mut t| t.talk()))
+                });
             }
         });
         server
@@ -294,7 +296,9 @@ impl Talk {
                     }
                 }
                 "AUTH" => self.auth(&line)?,
-                "MAIL" if self.manner.login.is_some() && !self.known => self.say("530 5.7.0 authentication required")?,
+                "MAIL" if self.manner.login.is_some() && !self.known => {
+                    self.say("530 5.7.0 authentication required")?
+                }
                 "MAIL" => {
                     if self.answer(&line, "250 ok")? {
                         self.from = Some(path(&line));
