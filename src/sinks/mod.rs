@@ -231,9 +231,8 @@ impl Sinks {
         self.entries = stay;
         let mut untold = Vec::new();
         for entry in go {
-            let stays = sinks.iter().any(|sink| {
-                sink.name == entry.sink.name && sink.kind.takes_over_from(&entry.sink.kind)
-            });
+            let stays = |sink: &Sink| sink.name == entry.sink.name && sink.kind.succeeds(&entry.sink.kind);
+            let stays = sinks.iter().any(stays);
             // One that is only set up otherwise takes over what its predecessor has shown or has to tell.
             untold.extend(self.dismiss(entry, !stays));
         }

@@ -194,7 +194,8 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_program_says_how_it_ended() {
-        let outcome = shell("cat; echo \"$A $HOME\"; echo; echo ' oh ' >&2; echo more >&2; exit 3", LONG).await;
+        let outcome =
+            shell("cat; echo \"$A $HOME\"; echo; echo ' oh ' >&2; echo more >&2; exit 3", LONG).await;
         assert_eq!((outcome.text().as_str(), outcome.is_good()), ("exit status: 3: oh", false));
         assert_eq!(outcome.out, b"inb \n\n");
         assert_eq!(shell("echo said; exit 1", LONG).await.text(), "exit status: 1: said");

@@ -142,7 +142,13 @@ impl World {
 
     pub(crate) fn put_rule(&mut self, value: &str, mode: &str, notes: &str, level: &str) -> String {
         let id = self.next();
-        let target = if value.contains('/') { "ip_range" } else if value.contains(':') { "ip6" } else { "ip" };
+        let target = if value.contains('/') {
+            "ip_range"
+        } else if value.contains(':') {
+            "ip6"
+        } else {
+            "ip"
+        };
         let rule = json!({
             "id": id, "mode": mode, "notes": notes, "scope": { "id": ZONE, "type": level },
             "configuration": { "target": target, "value": spelled(value) },
@@ -221,8 +227,7 @@ impl World {
         if !self.may {
             return no(403, 10000, "Authentication error");
         }
-        let path: Vec<&str> =
-            request.path.trim_start_matches("/client/v4/").split('/').collect();
+        let path: Vec<&str> = request.path.trim_start_matches("/client/v4/").split('/').collect();
         let method = request.method.as_str();
         match (method, path.as_slice()) {
             ("GET", ["user", "tokens", "verify"]) => yes(&json!({ "id": "x", "status": "active" })),
@@ -232,7 +237,11 @@ impl World {
             }
             (_, ["accounts", ACCOUNT, "rules", "lists", rest @ ..]) => self.rule_lists(method, rest, request),
             (_, ["zones", ZONE, "rulesets", rest @ ..]) => self.rulesets(method, rest, request),
-            _ => no(404, 7003, &format!("Could not route to {}, perhaps your object identifier is invalid?", request.path)),
+            _ => no(
+                404,
+                7003,
+                &format!("Could not route to {}, perhaps your object identifier is invalid?", request.path),
+            ),
         }
     }
 
@@ -250,7 +259,12 @@ impl World {
                     return no(400, 10009, "firewallaccessrules.api.duplicate_of_existing");
                 }
                 let level = if request.path.contains("/zones/") { "zone" } else { "organization" };
-                let id = self.put_rule(&value, body["mode"].as_str().unwrap(), body["notes"].as_str().unwrap(), level);
+                let id = self.put_rule(
+                    &value,
+                    body["mode"].as_str().unwrap(),
+                    body["notes"].as_str().unwrap(),
+                    level,
+                );
                 yes(&self.rules[&id])
             }
             (_, [id]) if !self.rules.contains_key(*id) => no(404, 10001, "firewallaccessrules.api.not_found"),
@@ -258,7 +272,9 @@ impl World {
             ("PATCH", [id]) => {
                 let body = request.json();
                 let rule = self.rules.get_mut(*id).unwrap();
-                if body["configuration"]["value"].as_str().map(spelled) != rule["configuration"]["value"].as_str().map(str::to_owned) {
+                if body["configuration"]["value"].as_str().map(spelled)
+                    != rule["configuration"]["value"].as_str().map(str::to_owned)
+                {
                     return no(400, 10012, "only mode and notes can be changed");
                 }
                 rule["mode"] = body["mode"].clone();
@@ -297,7 +313,10 @@ impl World {
             "page": page, "per_page": per_page, "count": found.len(), "total_count": total,
             "total_pages": total.div_ceil(per_page),
         });
-        Reply::json(200, &json!({ "success": true, "errors": [], "messages": [], "result": found, "result_info": info }))
+        Reply::json(
+            200,
+            &json!({ "success": true, "errors": [], "messages": [], "result": found, "result_info": info }),
+        )
     }
 
     fn rule_lists(&mut self, method: &str, rest: &[&str], request: &Request) -> Reply {
@@ -352,7 +371,8 @@ impl World {
     }
 
     fn find_items(&self, list: &str, request: &Request) -> Reply {
-        let start: usize = request.query("cursor").map_or(0, |c| c.trim_start_matches("after-").parse().unwrap());
+        let start: usize =
+            request.query("cursor").map_or(0, |c| c.trim_start_matches("after-").parse().unwrap());
         let size: usize = request.query("per_page").unwrap().parse().unwrap();
         let items = &self.lists[list].1;
         let page: Vec<&Value> = items.values().skip(start).take(size.min(100)).collect();
@@ -361,7 +381,10 @@ impl World {
         if next < items.len() {
             info = json!({ "cursors": { "after": format!("after-{next}") } });
         }
-        Reply::json(200, &json!({ "success": true, "errors": [], "messages": [], "result": page, "result_info": info }))
+        Reply::json(
+            200,
+            &json!({ "success": true, "errors": [], "messages": [], "result": page, "result_info": info }),
+        )
     }
 
     /// How an operation is getting on; it is somebody's who never asks if nobody does.
@@ -430,7 +453,11 @@ impl World {
         match (method, rest) {
             ("GET", ["phases", "http_request_firewall_custom", "entrypoint"]) => match &self.custom {
                 Some(rules) => yes(&ruleset(rules)),
-                None => no(404, 10003, "could not find entrypoint ruleset in the http_request_firewall_custom phase"),
+                None => no(
+                    404,
+                    10003,
+                    "could not find entrypoint ruleset in the http_request_firewall_custom phase",
+                ),
             },
             ("POST", []) => {
                 assert!(self.custom.is_none(), "the rules of others would be gone");
@@ -447,7 +474,11 @@ impl World {
                 let room = self.custom_room;
                 let rules = self.custom.as_mut().unwrap();
                 if rules.len() >= room {
-                    return no(400, 20217, "exceeded maximum number of rules in the phase http_request_firewall_custom: 6 out of 5");
+                    return no(
+                        400,
+                        20217,
+                        "exceeded maximum number of rules in the phase http_request_firewall_custom: 6 out of 5",
+                    );
                 }
                 rules.push(rule);
                 yes(&ruleset(rules))

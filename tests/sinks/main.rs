@@ -4,8 +4,14 @@
 #[path = "../support/http.rs"]
 mod http;
 
+mod cloudflare;
+mod cloudflare_api;
+mod exec;
 mod frame;
 mod mail;
+mod map;
 mod owner;
 mod smtp;
 mod support;
+mod telegram;
+mod webhook;

@@ -113,6 +113,8 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
+                // Head and body are two writes: the second would wait 40 ms for the first to be acknowledged.
+                stream.set_nodelay(true).unwrap();
                 let (handle, seen, tls) = (Arc::clone(&handle), Arc::clone(&seen), tls.clone());
                 std::thread::spawn(move || {
                     // A client that goes away in the middle is none of the server's business.

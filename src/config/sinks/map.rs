@@ -169,7 +169,8 @@ fn value(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
 fn name(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
     let text = cursor.some_text(report)?;
     if !text.chars().all(is_plain_for_haproxy) {
-        cursor.mistake(report, "cannot be said at HAProxy's socket: it has a blank, a `;`, a `\\` or the like");
+        cursor
+            .mistake(report, "cannot be said at HAProxy's socket: it has a blank, a `;`, a `\\` or the like");
         return None;
     }
     Some(text.to_owned())

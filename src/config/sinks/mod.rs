@@ -14,9 +14,10 @@ use std::time::Duration;
 pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
 pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
+pub(crate) use self::exec::PLACEHOLDERS;
 pub use self::map::{Map, MapFormat};
 pub use self::telegram::{ChatId, Telegram};
-pub use self::webhook::Webhook;
+pub use self::webhook::{Body, HeaderSource, Hidden, Preset, UrlSource, Webhook};
 use super::cursor::{Cursor, Section, nearest};
 use super::raw::span;
 use super::report::{Report, shown};
@@ -74,6 +75,21 @@ impl Kind {
                 (&new.place, &new.instance) == (&old.place, &old.instance)
             }
             _ => self.is_mirror() == other.is_mirror(),
+        }
+    }
+
+    /// Whether one that is set up so can take over what one that is set up as `other` has shown, or has to tell.
+    #[must_use]
+    pub fn succeeds(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cloudflare(new), Self::Cloudflare(old)) => {
+                (&new.place, &new.instance, &new.url) == (&old.place, &old.instance, &old.url)
+            }
+            (Self::Map(new), Self::Map(old)) => {
+                (&new.path, new.format, &new.socket) == (&old.path, old.format, &old.socket)
+            }
+            // What is to be told is to be told in whatever way.
+            (new, old) => !new.is_mirror() && !old.is_mirror(),
         }
     }
 

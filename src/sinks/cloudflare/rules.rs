@@ -25,8 +25,10 @@ const PAGES: u32 = 10_000;
 /// A pass makes so many requests at most, and takes so long at most, for a new ban to get its turn.
 const REQUESTS: usize = 100;
 const TIME: Duration = Duration::from_secs(2);
-/// Where there is a backlog, so many requests are saved up for a pass: each costs a look at everything.
+/// Where there is a backlog, so many requests are saved up for a pass, as each costs a look at everything; but not for longer
+/// than this.
 const BATCH: usize = 8;
+const PATIENCE: Duration = Duration::from_secs(5);
 /// After a failure that left no doubt everything is looked through again only if it was not for so long.
 const FRESH: Duration = Duration::from_secs(3300);
 /// Refused one after the other: something is wrong with all of them.
@@ -156,7 +158,10 @@ impl Rules {
         } else {
             left += targets.all.len();
         }
-        let wait = (left > 0).then(|| self.api.budget.wait(left.min(BATCH), Instant::now()));
+        let now = Instant::now();
+        let budget = &mut self.api.budget;
+        let wait =
+            (left > 0).then(|| budget.wait(left.min(BATCH), now).min(PATIENCE).max(budget.wait(1, now)));
         Ok(Pass { changed: work.changed, left, wait })
     }
 
