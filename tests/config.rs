@@ -76,6 +76,7 @@ judge! {
     exec "exec.yaml",
     filters "filters.yaml",
     jails "jails.yaml",
+    mail "mail.yaml",
     map "map.yaml",
     oddities "oddities.yaml",
     sources "sources.yaml",
@@ -185,6 +186,19 @@ const KEYS: &[&str] = &[
     "socket",
     "map",
     "command",
+    "to",
+    "server",
+    "encryption",
+    "unencrypted",
+    "user",
+    "password_file",
+    "password_env",
+    "sendmail",
+    "digest",
+    "subject",
+    "lines",
+    "owner",
+    "rdap_url",
 ];
 
 /// The filters that the packaged configuration names; what is in them is not its business.

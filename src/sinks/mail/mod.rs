@@ -27,7 +27,7 @@ use super::http::HttpOptions;
 use super::notifier::{Notifier, Pace};
 use super::owner::{IANA, Owners, Registry};
 use super::trouble::{Trouble, TroubleKind};
-use super::{Book, Checked, Context};
+use super::{Book, Checked, Context, process};
 use crate::clock;
 use crate::config::sinks::{Mail, OwnerSource, Way};
 
@@ -59,7 +59,7 @@ pub struct MailSink {
 }
 
 enum Carrier {
-    Server(Smtp),
+    Server(Box<Smtp>),
     Sendmail(PathBuf),
 }
 
@@ -79,7 +79,9 @@ impl MailSink {
     /// When a secret or `ca_file` cannot be read, or there is no name to write under.
     pub fn new(settings: &Mail, context: &Context) -> Result<Self, Trouble> {
         let carrier = match &settings.way {
-            Way::Server(server) => Carrier::Server(Smtp::new(server, &context.host, settings.timeout)?),
+            Way::Server(server) => {
+                Carrier::Server(Box::new(Smtp::new(server, &context.host, settings.timeout)?))
+            }
             Way::Sendmail(program) => Carrier::Sendmail(program.clone()),
         };
         let registry = match &settings.owner {
@@ -230,7 +232,7 @@ impl Notifier for MailSink {
         let (count, tries) = (begun.events, begun.tries + 1);
         self.begun = Some(begun);
         let sent = self.send_whole(&to, &id, about).await;
-        self.failed = sent.is_err();
+        self.failed = matches!(&sent, Err(failure) if failure.end != End::Content);
         let taken = match sent {
             Ok(taken) => taken,
             Err(Failure { trouble, end }) => {
@@ -345,7 +347,7 @@ pub async fn check(settings: &Mail, context: &Context) -> Result<Vec<Checked>, T
     let sink = MailSink::new(settings, context)?;
     let mut found = Vec::new();
     match &sink.carrier {
-        Carrier::Sendmail(program) => found.push(match sendmail::look(program) {
+        Carrier::Sendmail(program) => found.push(match process::examine(&program.display().to_string()) {
             Ok(()) => Checked::good(format!("{} can be run; nothing was sent", program.display())),
             Err(why) => Checked::bad(why),
         }),

@@ -265,7 +265,7 @@ fn tls(server: &Server) -> Result<TlsParameters, Trouble> {
         let failed =
             |why: String| Trouble::refused(format!("failed to read ca_file {}: {why}", path.display()));
         let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-        if !memchr::memmem::find(&pem, b"BEGIN CERTIFICATE").is_some() {
+        if memchr::memmem::find(&pem, b"BEGIN CERTIFICATE").is_none() {
             return Err(failed("it holds no certificate".to_owned()));
         }
         builder = builder.add_root_certificate(Certificate::from_pem(&pem).map_err(|e| failed(chain(&e)))?);
