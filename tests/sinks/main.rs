@@ -6,5 +6,6 @@ mod http;
 
 mod cloudflare;
 mod cloudflare_api;
+mod cloudflare_ranges;
 mod frame;
 mod support;

@@ -160,7 +160,8 @@ impl Rules {
         }
         let now = Instant::now();
         let budget = &mut self.api.budget;
-        let wait = (left > 0).then(|| budget.wait(left.min(BATCH), now).min(PATIENCE).max(budget.wait(1, now)));
+        let wait =
+            (left > 0).then(|| budget.wait(left.min(BATCH), now).min(PATIENCE).max(budget.wait(1, now)));
         Ok(Pass { changed: work.changed, left, wait })
     }
 
