@@ -77,7 +77,8 @@ impl Kind {
             (Self::Cloudflare(new), Self::Cloudflare(old)) => {
                 (&new.place, &new.instance) == (&old.place, &old.instance)
             }
-            _ => self.is_mirror() == other.is_mirror(),
+            (Self::Map(new), Self::Map(old)) => new.path == old.path,
+            _ => !self.is_mirror() && !other.is_mirror(),
         }
     }
 
