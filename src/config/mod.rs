@@ -59,6 +59,8 @@ pub struct Config {
     pub trusted_proxies: Vec<AllowEntry>,
     /// Where decisions may go besides the kernel, in the order of the file.
     pub sinks: Vec<Sink>,
+    /// Whether and how what Cloudflare connects from is fetched.
+    pub cloudflare_ranges: Option<sinks::CloudflareRanges>,
     /// What holds for all sources of a kind, besides files.
     pub sources: Sources,
     /// What enforces bans by the packet's source.

@@ -13,6 +13,8 @@ use super::report::{Report, shown};
 pub enum AllowEntry {
     /// An address (as /32 or /128) or a network, host bits zero, never IPv4-mapped.
     Net(IpNet),
+    /// `cloudflare`: what Cloudflare connects from, as shipped or as fetched.
+    Cloudflare,
     /// `self`: this host's own addresses, gateways and Docker networks. Only the running agent knows them.
     OwnHost,
 }
@@ -97,6 +99,10 @@ fn expand(name: &str, out: &mut Vec<AllowEntry>) -> bool {
         out.push(AllowEntry::OwnHost);
         return true;
     }
+    if name == "cloudflare" {
+        out.push(AllowEntry::Cloudflare);
+        return true;
+    }
     let Some(texts) = networks(name) else { return false };
     out.extend(texts.iter().filter_map(|t| t.parse().ok()).map(AllowEntry::Net));
     true
@@ -159,7 +165,7 @@ mod tests {
     fn every_name_stands_for_whole_networks() {
         for name in NAMES {
             let found = entries(&[name]);
-            let wanted = networks(name).map_or(1, <[_]>::len);
+            let wanted = networks(name).filter(|_| name != "cloudflare").map_or(1, <[_]>::len);
             assert_eq!(found.len(), wanted, "an entry of `{name}` is not a network");
             for e in found {
                 if let AllowEntry::Net(net) = e {
@@ -167,7 +173,11 @@ mod tests {
                 }
             }
         }
-        assert_eq!(entries(&["self"]), [AllowEntry::OwnHost]);
+        assert_eq!(entries(&["self", "cloudflare"]), [AllowEntry::OwnHost, AllowEntry::Cloudflare]);
+        for net in CLOUDFLARE {
+            let net: IpNet = net.parse().unwrap();
+            assert_eq!(net, net.trunc());
+        }
         assert_eq!(CLOUDFLARE.iter().filter(|n| n.contains(':')).count(), 7);
     }
 

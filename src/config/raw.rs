@@ -22,6 +22,7 @@ const TOP: &[&str] = &[
     "jails",
     "filters",
     "sinks",
+    "cloudflare_ranges",
     "journal",
     "docker",
     "syslog",
@@ -76,6 +77,7 @@ pub(super) struct RawConfig {
     pub(super) filters: Vec<RawNamed<Definition>>,
     /// Without what holds mistakes, which are reported.
     pub(super) sinks: Vec<RawNamed<Option<Sink>>>,
+    pub(super) cloudflare_ranges: Option<sinks::CloudflareRanges>,
     pub(super) sources: RawSources,
     pub(super) backend: Option<Backend>,
     pub(super) headers: RawHeaders,
@@ -149,7 +151,9 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.sinks = named(&c, "sink", report, |name, c, r| {
             Some(c.is_map(r).then(|| sinks::read(name, c, r)).flatten())
         });
+        sinks::compare(&c, report);
     }
+    raw.cloudflare_ranges = top.read("cloudflare_ranges", report, |c, r| Some(sinks::ranges(c, r)));
     raw.sources.journal = top.read("journal", report, sources::journal);
     raw.sources.docker = top.read("docker", report, sources::docker);
     if let Some(c) = top.get("syslog") {

@@ -74,6 +74,7 @@ pub(super) fn resolve(raw: RawConfig, shipped: &Shipped<'_>, report: &mut Report
         ignoreip: raw.ignoreip.unwrap_or_else(|| names::entries(&IGNOREIP)),
         trusted_proxies: raw.trusted_proxies.unwrap_or_else(|| names::entries(&TRUSTED_PROXIES)),
         sinks: raw.sinks.into_iter().filter_map(|sink| sink.value).collect(),
+        cloudflare_ranges: raw.cloudflare_ranges,
         sources: raw.sources.resolve(),
         backend: raw.backend.unwrap_or_default(),
         headers: raw.headers.resolve(),

@@ -67,6 +67,7 @@ impl RawSources {
         let local = |entry: &AllowEntry| match entry {
             AllowEntry::Net(net) => net.addr().is_loopback(),
             AllowEntry::OwnHost => true,
+            AllowEntry::Cloudflare => false,
         };
         self.senders.as_ref().is_some_and(|senders| !senders.iter().all(local))
     }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 
+use super::ranges;
 use crate::config::{AllowEntry, Config, Jail, Sink};
 use crate::engine::{Allowlist, Escalation, Policy};
 use crate::filter::timestamp::zone;
@@ -93,6 +94,8 @@ pub struct Jails {
     pub trust: Arc<Trust>,
     /// Who is never banned.
     pub allowlist: Allowlist,
+    /// What Cloudflare connects from.
+    pub cloudflare: Vec<IpNet>,
     /// About sources besides files.
     pub options: Arc<SourceOptions>,
     /// Oddities of filters that are no mistakes.
@@ -113,7 +116,8 @@ impl Jails {
     /// A filter that does not compile, naming it, or a host that does not tell its addresses.
     pub fn new(config: &Config, registry: &mut Registry) -> Result<Self> {
         let own = host::own_networks()?;
-        let networks = |entries: &[AllowEntry]| networks(entries, &own);
+        let cloudflare = ranges::load(config);
+        let networks = |entries: &[AllowEntry]| networks(entries, &own, &cloudflare);
         // Jails that share a filter share its compiled form, and so what it makes of each line.
         let mut compiled: BTreeMap<(String, Option<String>), Arc<Filter>> = BTreeMap::new();
         let mut jails = Vec::new();
@@ -168,6 +172,7 @@ impl Jails {
                 longest: config.limits.line,
             }),
             warnings,
+            cloudflare,
         })
     }
 
@@ -176,7 +181,7 @@ impl Jails {
     /// # Errors
     /// A host that does not tell its addresses.
     pub fn trust(config: &Config) -> Result<Trust> {
-        Ok(Trust::new(networks(&config.trusted_proxies, &host::own_networks()?)))
+        Ok(Trust::new(networks(&config.trusted_proxies, &host::own_networks()?, &ranges::load(config))))
     }
 
     /// The shape of the table for these jails. Those that only observe have no place there, and so none of their bans has.
@@ -201,12 +206,13 @@ impl Jails {
     }
 }
 
-fn networks(entries: &[AllowEntry], own: &[IpNet]) -> Vec<IpNet> {
+fn networks(entries: &[AllowEntry], own: &[IpNet], cloudflare: &[IpNet]) -> Vec<IpNet> {
     let mut nets = Vec::new();
     for entry in entries {
         match entry {
             AllowEntry::Net(net) => nets.push(*net),
             AllowEntry::OwnHost => nets.extend(own),
+            AllowEntry::Cloudflare => nets.extend(cloudflare),
         }
     }
     nets

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::config::names;
@@ -25,6 +26,8 @@ pub(super) struct Leaks {
     /// Lines in all, since the start or the last change of the configuration.
     pub(super) count: u64,
     causes: HashMap<(JailId, Way), Cause>,
+    /// What Cloudflare connects from; `None`: as shipped.
+    cloudflare: Option<Trust>,
 }
 
 /// How packets of a banned offender arrive: peers that are stopped in the same way are one.
@@ -93,7 +96,7 @@ impl Leaks {
             return;
         }
         self.count += 1;
-        let key = (offense.jail, Way::of(peer));
+        let key = (offense.jail, self.way(peer));
         if let Some(cause) = self.causes.get_mut(&key) {
             cause.count += 1;
             (cause.last, cause.offender) = (cause.last.max(at), offense.offender);
@@ -118,7 +121,24 @@ impl Leaks {
 
     /// Another configuration may have stopped them, or not: what still leaks is told again: all is counted anew.
     pub(super) fn begin_anew(&mut self) {
-        *self = Self::default();
+        *self = Self { cloudflare: self.cloudflare.take(), ..Self::default() };
+    }
+
+    /// What Cloudflare connects from, as it is known now.
+    pub(super) fn know(&mut self, cloudflare: &[IpNet]) {
+        self.cloudflare = Some(Trust::new(cloudflare.to_vec()));
+    }
+
+    fn way(&self, peer: Peer) -> Way {
+        static SHIPPED: LazyLock<Trust> =
+            LazyLock::new(|| Trust::new(names::CLOUDFLARE.iter().filter_map(|n| n.parse().ok()).collect()));
+        let cloudflare = self.cloudflare.as_ref().unwrap_or(&SHIPPED);
+        match peer {
+            Peer::Offender => Way::Direct,
+            Peer::Proxy(proxy) if cloudflare.trusts(proxy) => Way::Cloudflare,
+            Peer::Proxy(proxy) => Way::Proxy(proxy),
+            Peer::Unknown => Way::Unknown,
+        }
     }
 
     /// Lines of one jail.
@@ -150,17 +170,6 @@ impl Leaks {
 }
 
 impl Way {
-    fn of(peer: Peer) -> Self {
-        static CLOUDFLARE: LazyLock<Trust> =
-            LazyLock::new(|| Trust::new(names::CLOUDFLARE.iter().filter_map(|n| n.parse().ok()).collect()));
-        match peer {
-            Peer::Offender => Self::Direct,
-            Peer::Proxy(proxy) if CLOUDFLARE.trusts(proxy) => Self::Cloudflare,
-            Peer::Proxy(proxy) => Self::Proxy(proxy),
-            Peer::Unknown => Self::Unknown,
-        }
-    }
-
     /// `direct`, `cloudflare`, `unknown`, or the proxy's address.
     pub(super) fn word(self) -> String {
         match self {

@@ -14,6 +14,7 @@ mod observe;
 mod orders;
 mod phase;
 mod pulse;
+pub mod ranges;
 mod rate;
 mod reader;
 mod refusals;
@@ -113,6 +114,7 @@ struct Agent {
     last_bans: HashMap<JailId, (IpNet, Timestamp)>,
     told: HashMap<JailId, Told>,
     leaks: Leaks,
+    refresher: Option<ranges::Refresher>,
     /// Whom a ban must not hit at the moment.
     shield: Shield,
     notifier: Notifier,
@@ -207,7 +209,7 @@ impl Agent {
             Options { max_line: config.limits.line, turn_budget: TURN_BUDGET, ..Options::default() };
         phase.set("opening the logs");
         let (worker, batches) = Worker::start(plan(&jails), options, places.files, places.cursors).await?;
-        let agent = Self {
+        let mut agent = Self {
             path: path.to_owned(),
             config,
             registry,
@@ -229,9 +231,12 @@ impl Agent {
             observing,
             looked: Instant::now(),
             own: host::own_networks()?,
+            refresher: None,
             clocks: (clock::now(), Instant::now()),
             stop: None,
         };
+        agent.leaks.know(&agent.jails.cloudflare);
+        ranges::Refresher::reconfigure(&mut agent.refresher, &agent.config);
         Ok((agent, batches))
     }
 

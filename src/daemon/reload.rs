@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::jails::Jails;
-use super::{Agent, plan};
+use super::{Agent, plan, ranges};
 use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
@@ -43,6 +43,7 @@ impl Agent {
         }
         let Config { backend, paths, limits, log, .. } = self.config.clone();
         (self.jails, self.config) = (jails, Config { backend, paths, limits, log, ..config });
+        ranges::Refresher::reconfigure(&mut self.refresher, &self.config);
         self.show_bans();
         self.told.clear();
         self.leaks.begin_anew();
@@ -63,22 +64,29 @@ impl Agent {
         if let Some(worker) = &self.worker {
             worker.replan(plan(jails));
         }
+        self.leaks.know(&jails.cloudflare);
         self.guard.reshape(jails.layout(), &self.engine, &self.registry).await.map(drop)
     }
 
-    /// `ignoreip: [self]` means what the host is now: addresses come and go with DHCP, VPNs and container networks.
+    /// `ignoreip: [self]` means what the host is now: addresses come and go with DHCP, VPNs and container networks. And
+    /// `cloudflare` means what was last fetched.
     pub(super) async fn look_at_the_host(&mut self) {
-        let refreshed = host::own_networks().map_err(Into::into).and_then(|own| {
-            if own == self.own {
+        let refreshed = host::own_networks().map_err(anyhow::Error::from).and_then(|own| {
+            let fetched = ranges::load(&self.config) != self.jails.cloudflare;
+            if own == self.own && !fetched {
                 return Ok(None);
             }
             self.own = own;
-            Jails::new(&self.config, &mut self.registry).map(Some)
+            Ok(Some((Jails::new(&self.config, &mut self.registry)?, fetched)))
         });
         match refreshed {
             Ok(None) => {}
-            Ok(Some(jails)) => {
-                tracing::info!("the host's own addresses have changed: `self` means them now");
+            Ok(Some((jails, fetched))) => {
+                if fetched {
+                    tracing::info!("Cloudflare's ranges have changed: `cloudflare` means them now");
+                } else {
+                    tracing::info!("the host's own addresses have changed: `self` means them now");
+                }
                 if let Err(e) = self.adopt(&jails).await {
                     tracing::error!("{e:#}; trying again");
                 }

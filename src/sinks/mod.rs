@@ -274,7 +274,7 @@ impl Sinks {
                 match over.await {
                     Ok(true) => tracing::info!("the sink {name} is gone, and has taken back what it showed"),
                     _ => {
-                        tracing::error!("the sink {name} is gone, and could not take back all that it showed")
+                        tracing::error!("the sink {name} is gone, and could not take back all that it showed");
                     }
                 }
             });
@@ -383,7 +383,7 @@ impl Sinks {
             Part::Mirror(desired) => {
                 entry.state.value(entry.sink.kind.word(), "mirror", desired.len() as u64)
             }
-            Part::Notifier(queue) => entry.state.value(entry.sink.kind.word(), "notifier", queue.len()),
+            Part::Notifier(queue) => entry.state.value(entry.sink.kind.word(), "notifier", queue.untold()),
         };
         self.entries.iter().map(value).collect()
     }

@@ -235,7 +235,7 @@ impl Escape {
                 (Self::Markdown, '@') => out.push_str("@\u{200b}"),
                 // An address that looks like a link is made one.
                 (Self::Markdown | Self::Slack, ':') if chars.peek() == Some(&'/') => {
-                    out.push_str(":\u{200b}")
+                    out.push_str(":\u{200b}");
                 }
                 _ => out.push(c),
             }

@@ -18,6 +18,7 @@ fn nets(entries: &[AllowEntry]) -> Vec<String> {
     let show = |e: &AllowEntry| match e {
         AllowEntry::Net(net) => net.to_string(),
         AllowEntry::OwnHost => "self".to_owned(),
+        AllowEntry::Cloudflare => "cloudflare".to_owned(),
     };
     entries.iter().map(show).collect()
 }

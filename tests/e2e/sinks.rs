@@ -177,7 +177,7 @@ filters:
 jails:
   npm: {{ filter: bad, logpath: DIR/a.log, from: start, maxretry: 1, findtime: 1h, bantime: 1h, sinks: [hook, chat, denied] }}
 sinks:
-  hook: {{ kind: webhook, url: '{}/hook', events: [ban, start] }}
+  hook: {{ kind: webhook, url: '{}/hook', events: [ban, start], per_minute: 6000 }}
   chat: {{ kind: telegram, chat_id: 42, token_file: DIR/token, url: '{}' }}
   denied: {{ kind: map, format: list, path: DIR/banned.txt }}
 ",

@@ -6,6 +6,7 @@ mod http;
 
 mod cloudflare;
 mod cloudflare_api;
+mod cloudflare_ranges;
 mod exec;
 mod frame;
 mod mail;

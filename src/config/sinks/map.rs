@@ -115,6 +115,9 @@ pub(super) fn read(keys: &Section<'_>, cursor: &Cursor<'_>, report: &mut Report)
         (None, Some(c), _) if format.is_haproxy() => {
             c.mistake(report, "says what to call the file at HAProxy's socket; add `socket:`");
         }
+        (Some(c), None, None) if !path.to_string_lossy().chars().all(is_plain_for_haproxy) => {
+            c.mistake(report, "HAProxy cannot be told of a path with a blank, a `;` or the like; add `map:`, `#` and a number");
+        }
         _ => {}
     }
     match (keys.get("test"), keys.get("reload")) {
@@ -177,6 +180,6 @@ fn name(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
 }
 
 /// Whether HAProxy's socket takes this in a name as it is.
-pub(crate) fn is_plain_for_haproxy(c: char) -> bool {
+fn is_plain_for_haproxy(c: char) -> bool {
     c.is_ascii_graphic() && !matches!(c, ';' | '\\' | '<' | '>' | '"' | '\'')
 }

@@ -4,6 +4,7 @@ mod cloudflare;
 mod exec;
 mod mail;
 mod map;
+mod ranges;
 mod program;
 mod telegram;
 mod template;
@@ -16,6 +17,8 @@ pub use self::exec::Exec;
 pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
 pub(crate) use self::exec::PLACEHOLDERS;
 pub use self::map::{Map, MapFormat};
+pub use self::ranges::CloudflareRanges;
+pub(super) use self::ranges::read as ranges;
 pub use self::telegram::{ChatId, Telegram};
 pub use self::webhook::{Body, HeaderSource, Hidden, Preset, UrlSource, Webhook};
 use super::cursor::{Cursor, Section, nearest};
@@ -74,7 +77,8 @@ impl Kind {
             (Self::Cloudflare(new), Self::Cloudflare(old)) => {
                 (&new.place, &new.instance) == (&old.place, &old.instance)
             }
-            _ => self.is_mirror() == other.is_mirror(),
+            (Self::Map(new), Self::Map(old)) => new.path == old.path,
+            _ => !self.is_mirror() && !other.is_mirror(),
         }
     }
 
@@ -134,6 +138,24 @@ pub(super) fn read(name: &str, cursor: &Cursor<'_>, report: &mut Report) -> Opti
     };
     let events = keys.read("events", report, events).unwrap_or_else(|| usual.to_vec());
     Some(Sink { name: name.to_owned(), kind: read?, events })
+}
+
+/// What cannot be side by side: two that write one file.
+pub(super) fn compare(cursor: &Cursor<'_>, report: &mut Report) {
+    let mut files: Vec<(String, &str)> = Vec::new();
+    for (name, sink) in cursor.entries(report) {
+        let Some(path) = sink.quiet("path").filter(|path| path.plain().is_some()) else { continue };
+        let text = path.plain().unwrap_or_default();
+        match files.iter().find(|(file, _)| file == text) {
+            Some((_, other)) => {
+                path.mistake(
+                    report,
+                    format!("is the file of the sink {} too; several jails can use one sink", shown(other)),
+                );
+            }
+            None => files.push((text.to_owned(), &name.text)),
+        }
+    }
 }
 
 /// What kind of sink it is: said, or its name.

@@ -183,7 +183,7 @@ pub(super) fn read(keys: &Section<'_>, cursor: &Cursor<'_>, report: &mut Report)
             Some(c) => lookup(&c, report),
             None => Some(LOOKUP.to_owned()),
         },
-        per_minute: whole("per_minute", 6000, keys, report).unwrap_or(preset.per_minute()),
+        per_minute: whole("per_minute", 6000, keys, report).unwrap_or_else(|| preset.per_minute()),
         batch: whole("batch", 1000, keys, report).unwrap_or(100) as usize,
         http: http(keys, report),
         preset,
