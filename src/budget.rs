@@ -6,6 +6,7 @@
 //! table. `benches/floods.rs` and the test `floods` measure the whole program against it.
 
 use crate::config::Config;
+use crate::config::resolve::{HISTORY, OFFENDERS};
 use crate::engine::Limits;
 
 /// The program, its threads and allocator, SQLite's cache and write buffers, sixteen jails with filters (measured: 12 to
@@ -33,8 +34,8 @@ const RECORD: u64 = 150;
 const SINKS: u64 = 8 << 20;
 /// What a notifier has to tell: see `sinks::queue`, and a message of it.
 const NOTIFIER: u64 = 14 << 20;
-/// A ban that a mirror shows: what is to be shown, what is known to be, and the difference while it is made.
-const SHOWN: u64 = 400;
+/// A ban that a mirror shows: what is to be shown (130 bytes), and a file's text or the difference while it is made.
+const SHOWN: u64 = 200;
 /// A time beyond the three that an offender has room for, and once more in a checkpoint.
 const TIME: u64 = 16;
 
@@ -56,13 +57,14 @@ pub fn limits(config: &Config) -> (Limits, Vec<String>) {
         bans: share(40, BAN + mirrors * SHOWN),
         evidence: share(10, 1),
     };
-    let lowered = |key: &str, asked: usize, room: usize| {
-        (room < asked)
+    // What nobody asked for is no disappointment: the defaults are "as many as usual", or as there is room for.
+    let lowered = |key: &str, asked: usize, room: usize, usual: u64| {
+        (room < asked && asked as u64 != usual)
             .then(|| format!("limits.{key} is {asked}, and limits.memory has room for {room}: that holds"))
     };
     let told = [
-        lowered("offenders", config.limits.offenders, offenders),
-        lowered("history", config.limits.history, history),
+        lowered("offenders", config.limits.offenders, offenders, OFFENDERS),
+        lowered("history", config.limits.history, history, HISTORY),
     ];
     (limits, told.into_iter().flatten().collect())
 }
@@ -108,9 +110,21 @@ mod tests {
 
     #[test]
     fn less_than_was_asked_for_is_told() {
-        let (limits, told) = of("{ memory: 64M }");
+        let (limits, told) = of("{ memory: 64M, offenders: 300000, history: 300000 }");
         assert_eq!(told.len(), 2);
         assert!(told[0].contains(&format!("has room for {}", limits.offenders)), "{told:?}");
+    }
+
+    #[test]
+    fn sinks_have_their_part() {
+        let sinks =
+            "sinks:\n  map: { format: list, path: /a }\n  mail: { to: a@example.org, sendmail: /bin/true }\n";
+        let nothing = Shipped { names: &[], text: |_| None };
+        let config = Config::parse(&format!("jails: {}\n{sinks}", "{}"), "f", &nothing).unwrap();
+        let (limits, told) = limits(&config);
+        assert!(told.is_empty(), "{told:?}");
+        let all = bytes(limits.bans) * (BAN + SHOWN) + SINKS + NOTIFIER + FIXED;
+        assert!(all < config.limits.memory && limits.bans > 60_000, "{limits:?}");
     }
 
     #[test]

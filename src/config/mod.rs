@@ -13,7 +13,7 @@ pub mod names;
 mod ports;
 mod raw;
 mod report;
-mod resolve;
+pub(crate) mod resolve;
 pub mod sinks;
 mod size;
 mod sources;

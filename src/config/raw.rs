@@ -151,6 +151,7 @@ pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
         raw.sinks = named(&c, "sink", report, |name, c, r| {
             Some(c.is_map(r).then(|| sinks::read(name, c, r)).flatten())
         });
+        sinks::compare(&c, report);
     }
     raw.cloudflare_ranges = top.read("cloudflare_ranges", report, |c, r| Some(sinks::ranges(c, r)));
     raw.sources.journal = top.read("journal", report, sources::journal);

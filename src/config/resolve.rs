@@ -18,8 +18,10 @@ const STATE: &str = "/var/lib/stockade";
 const CONTROL: &str = "/run/stockade/control.sock";
 const IGNOREIP: [&str; 2] = ["loopback", "self"];
 const TRUSTED_PROXIES: [&str; 2] = ["loopback", "private"];
-const OFFENDERS: u64 = 200_000;
-const HISTORY: u64 = 200_000;
+/// So many offenders are remembered where nothing is configured.
+pub(crate) const OFFENDERS: u64 = 200_000;
+/// So many repeaters are remembered where nothing is configured.
+pub(crate) const HISTORY: u64 = 200_000;
 const LINE: u64 = 65_536;
 const MEMORY: u64 = 256 << 20;
 const MAXRETRY: u32 = 5;

@@ -58,6 +58,8 @@ impl Registry {
 pub struct Ready {
     /// Its number.
     pub id: JailId,
+    /// Its name, to be shared.
+    pub name: Arc<str>,
     /// As configured.
     pub jail: Jail,
     /// Its filter.
@@ -149,7 +151,14 @@ impl Jails {
             };
             let made_for = if filter.reads_syslog() { Shape::Syslog } else { Shape::Message };
             let shape = jail.render.unwrap_or(made_for);
-            jails.push(Ready { id: registry.id(&jail.name), jail: jail.clone(), filter, policy, shape });
+            jails.push(Ready {
+                id: registry.id(&jail.name),
+                name: jail.name.as_str().into(),
+                jail: jail.clone(),
+                filter,
+                policy,
+                shape,
+            });
         }
         Ok(Self {
             jails,

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -239,7 +240,7 @@ impl Agent {
 fn want(ready: &Ready, ban: &Ban, count: u32) -> Want {
     Want {
         id: ban.jail,
-        jail: ready.jail.name.as_str().into(),
+        jail: Arc::clone(&ready.name),
         since: ban.since,
         until: ban.until,
         offenses: ban.offenses,

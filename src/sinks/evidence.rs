@@ -112,18 +112,7 @@ impl<'a> Search<'a> {
         let texts: Vec<String> =
             wanted.iter().filter(single).map(|w| regex::escape(&w.offender.addr().to_string())).collect();
         let maybe = (texts.len() == wanted.len()).then(|| Regex::new(&texts.join("|")).ok()).flatten();
-        Self {
-            ready,
-            trust,
-            wanted,
-            count,
-            now,
-            end,
-            maybe,
-            found: HashMap::new(),
-            left: JAIL,
-            lines: 0,
-        }
+        Self { ready, trust, wanted, count, now, end, maybe, found: HashMap::new(), left: JAIL, lines: 0 }
     }
 
     fn run(&mut self) {
@@ -155,7 +144,8 @@ impl<'a> Search<'a> {
     }
 
     fn is_done(&self) -> bool {
-        self.is_late() || self.wanted.iter().all(|w| self.found.get(&w.offender).is_some_and(|f| f.len() >= self.count))
+        self.is_late()
+            || self.wanted.iter().all(|w| self.found.get(&w.offender).is_some_and(|f| f.len() >= self.count))
     }
 
     /// How much of the end was looked at.

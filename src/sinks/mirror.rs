@@ -95,7 +95,7 @@ pub(super) async fn run<M: Mirror>(
                     last_whole = Instant::now();
                 }
                 in_line = wait.is_none();
-                next = Instant::now() + wait.unwrap_or(HOURLY.saturating_sub(last_whole.elapsed()));
+                next = Instant::now() + wait.unwrap_or_else(|| HOURLY.saturating_sub(last_whole.elapsed()));
                 None
             }
         };

@@ -231,9 +231,8 @@ impl Sinks {
         self.entries = stay;
         let mut untold = Vec::new();
         for entry in go {
-            let stays = sinks.iter().any(|sink| {
-                sink.name == entry.sink.name && sink.kind.takes_over_from(&entry.sink.kind)
-            });
+            let stays = |sink: &Sink| sink.name == entry.sink.name && sink.kind.succeeds(&entry.sink.kind);
+            let stays = sinks.iter().any(stays);
             // One that is only set up otherwise takes over what its predecessor has shown or has to tell.
             untold.extend(self.dismiss(entry, !stays));
         }
@@ -275,7 +274,7 @@ impl Sinks {
                 match over.await {
                     Ok(true) => tracing::info!("the sink {name} is gone, and has taken back what it showed"),
                     _ => {
-                        tracing::error!("the sink {name} is gone, and could not take back all that it showed")
+                        tracing::error!("the sink {name} is gone, and could not take back all that it showed");
                     }
                 }
             });
@@ -384,7 +383,7 @@ impl Sinks {
             Part::Mirror(desired) => {
                 entry.state.value(entry.sink.kind.word(), "mirror", desired.len() as u64)
             }
-            Part::Notifier(queue) => entry.state.value(entry.sink.kind.word(), "notifier", queue.len()),
+            Part::Notifier(queue) => entry.state.value(entry.sink.kind.word(), "notifier", queue.untold()),
         };
         self.entries.iter().map(value).collect()
     }

@@ -45,11 +45,22 @@ impl Outcome {
             Some(status) => status.to_string(),
             None => "its time was up, and it was killed".to_owned(),
         };
-        match first_line(&self.err).or_else(|| first_line(&self.out).filter(|_| !self.is_good())) {
+        let worst = if self.is_good() { None } else { error_line(&self.err) };
+        match worst
+            .or_else(|| first_line(&self.err))
+            .or_else(|| first_line(&self.out).filter(|_| !self.is_good()))
+        {
             Some(line) => format!("{how}: {line}"),
             None => how,
         }
     }
+}
+
+/// The first line that is marked as an error: servers warn of this and that before. nginx has `[emerg]`, HAProxy `[ALERT]`.
+fn error_line(text: &[u8]) -> Option<String> {
+    let marks = ["[emerg]", "[alert]", "[crit]", "[error]", "[ALERT]"];
+    let text = String::from_utf8_lossy(text);
+    text.lines().map(str::trim).find(|line| marks.iter().any(|mark| line.contains(mark))).map(str::to_owned)
 }
 
 /// The first line that says anything.
@@ -194,9 +205,12 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_program_says_how_it_ended() {
-        let outcome = shell("cat; echo \"$A $HOME\"; echo; echo ' oh ' >&2; echo more >&2; exit 3", LONG).await;
+        let outcome =
+            shell("cat; echo \"$A $HOME\"; echo; echo ' oh ' >&2; echo more >&2; exit 3", LONG).await;
         assert_eq!((outcome.text().as_str(), outcome.is_good()), ("exit status: 3: oh", false));
         assert_eq!(outcome.out, b"inb \n\n");
+        let warned = shell("echo 'nginx: [warn] a' >&2; echo 'nginx: [emerg] b' >&2; exit 1", LONG).await;
+        assert_eq!(warned.text(), "exit status: 1: nginx: [emerg] b");
         assert_eq!(shell("echo said; exit 1", LONG).await.text(), "exit status: 1: said");
         let good = shell("echo said", LONG).await;
         assert_eq!((good.text().as_str(), good.is_good()), ("exit status: 0", true));

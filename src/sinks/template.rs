@@ -14,6 +14,9 @@ use super::event::Event;
 /// The longest text of a template, in bytes: room is left for its values.
 pub const LONGEST: usize = 2000;
 
+/// A value is no longer, in bytes, at first and where the message would otherwise be too long.
+const VALUE: [usize; 5] = [400, 200, 100, 50, 20];
+
 /// What a message is written in: how values are escaped for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escape {
@@ -121,6 +124,14 @@ impl Template {
         out
     }
 
+    /// The message of at most `bytes` bytes, with its values cut as far as that takes: before they are escaped, and so neither a
+    /// tag nor an entity ever is. `None` where even that is too long, or nothing is said at all.
+    #[must_use]
+    pub fn within(&self, event: &Event, facts: &Facts<'_>, bytes: usize) -> Option<String> {
+        let tried = VALUE.into_iter().map(|longest| self.render(event, facts, longest));
+        tried.into_iter().find(|text| text.len() <= bytes && !text.is_empty())
+    }
+
     fn value(&self, name: &Name, event: &Event, facts: &Facts<'_>, longest: usize) -> String {
         match name {
             Name::Known("link") => {
@@ -224,7 +235,7 @@ impl Escape {
                 (Self::Markdown, '@') => out.push_str("@\u{200b}"),
                 // An address that looks like a link is made one.
                 (Self::Markdown | Self::Slack, ':') if chars.peek() == Some(&'/') => {
-                    out.push_str(":\u{200b}")
+                    out.push_str(":\u{200b}");
                 }
                 _ => out.push(c),
             }

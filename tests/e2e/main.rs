@@ -12,6 +12,8 @@ mod floods;
 mod hammer;
 mod headers;
 mod hops;
+#[path = "../support/http.rs"]
+mod http;
 mod journal;
 mod leaks;
 mod legacy;
@@ -25,6 +27,7 @@ mod protect;
 mod read_back;
 mod reload;
 mod robust;
+mod sinks;
 mod syslog;
 mod verify;
 mod world;

@@ -75,6 +75,11 @@ impl World {
         self.dir.path()
     }
 
+    /// The server's network namespace.
+    pub(crate) fn server_name(&self) -> &str {
+        &self.server
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir().join(name);
         fs::write(&path, text).unwrap();

@@ -235,7 +235,14 @@ fn server(keys: &Section<'_>, report: &mut Report) -> Option<Server> {
             );
         }
     }
-    Some(Server { port: port.unwrap_or(encryption.port()), host, encryption, user, password, ca_file })
+    Some(Server {
+        port: port.unwrap_or_else(|| encryption.port()),
+        host,
+        encryption,
+        user,
+        password,
+        ca_file,
+    })
 }
 
 /// `HOST`, `HOST:PORT`, an address, or `[ADDRESS]:PORT`.
@@ -253,12 +260,13 @@ fn host_and_port(cursor: &Cursor<'_>, report: &mut Report) -> Option<(String, Op
             && !host.starts_with(['-', '.'])
             && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
-    let read = parts.filter(|(host, _)| host.parse::<IpAddr>().is_ok() || name(host)).and_then(
-        |(host, port)| match port {
-            None => Some((host.to_owned(), None)),
-            Some(port) => Some((host.to_owned(), Some(port.parse().ok().filter(|port| *port > 0)?))),
-        },
-    );
+    let read =
+        parts.filter(|(host, _)| host.parse::<IpAddr>().is_ok() || name(host)).and_then(|(host, port)| {
+            match port {
+                None => Some((host.to_owned(), None)),
+                Some(port) => Some((host.to_owned(), Some(port.parse().ok().filter(|port| *port > 0)?))),
+            }
+        });
     if read.is_none() {
         let hint = "is no server such as mail.example.org, mail.example.org:587 or [2001:db8::1]:587";
         cursor.mistake(report, format!("`{}` {hint}", shown(text)));

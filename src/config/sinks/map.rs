@@ -115,6 +115,9 @@ pub(super) fn read(keys: &Section<'_>, cursor: &Cursor<'_>, report: &mut Report)
         (None, Some(c), _) if format.is_haproxy() => {
             c.mistake(report, "says what to call the file at HAProxy's socket; add `socket:`");
         }
+        (Some(c), None, None) if !path.to_string_lossy().chars().all(is_plain_for_haproxy) => {
+            c.mistake(report, "HAProxy cannot be told of a path with a blank, a `;` or the like; add `map:`, `#` and a number");
+        }
         _ => {}
     }
     match (keys.get("test"), keys.get("reload")) {
@@ -169,13 +172,14 @@ fn value(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
 fn name(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
     let text = cursor.some_text(report)?;
     if !text.chars().all(is_plain_for_haproxy) {
-        cursor.mistake(report, "cannot be said at HAProxy's socket: it has a blank, a `;`, a `\\` or the like");
+        cursor
+            .mistake(report, "cannot be said at HAProxy's socket: it has a blank, a `;`, a `\\` or the like");
         return None;
     }
     Some(text.to_owned())
 }
 
 /// Whether HAProxy's socket takes this in a name as it is.
-pub(crate) fn is_plain_for_haproxy(c: char) -> bool {
+fn is_plain_for_haproxy(c: char) -> bool {
     c.is_ascii_graphic() && !matches!(c, ';' | '\\' | '<' | '>' | '"' | '\'')
 }

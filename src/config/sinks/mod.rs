@@ -15,11 +15,12 @@ use std::time::Duration;
 pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
 pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
+pub(crate) use self::exec::PLACEHOLDERS;
 pub use self::map::{Map, MapFormat};
 pub use self::ranges::CloudflareRanges;
 pub(super) use self::ranges::read as ranges;
 pub use self::telegram::{ChatId, Telegram};
-pub use self::webhook::Webhook;
+pub use self::webhook::{Body, HeaderSource, Hidden, Preset, UrlSource, Webhook};
 use super::cursor::{Cursor, Section, nearest};
 use super::raw::span;
 use super::report::{Report, shown};
@@ -81,6 +82,21 @@ impl Kind {
         }
     }
 
+    /// Whether one that is set up so can take over what one that is set up as `other` has shown, or has to tell.
+    #[must_use]
+    pub fn succeeds(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cloudflare(new), Self::Cloudflare(old)) => {
+                (&new.place, &new.instance, &new.url) == (&old.place, &old.instance, &old.url)
+            }
+            (Self::Map(new), Self::Map(old)) => {
+                (&new.path, new.format, &new.socket) == (&old.path, old.format, &old.socket)
+            }
+            // What is to be told is to be told in whatever way.
+            (new, old) => !new.is_mirror() && !old.is_mirror(),
+        }
+    }
+
     /// Whether it shows the bans as they are, and is no notifier.
     #[must_use]
     pub fn is_mirror(&self) -> bool {
@@ -122,6 +138,24 @@ pub(super) fn read(name: &str, cursor: &Cursor<'_>, report: &mut Report) -> Opti
     };
     let events = keys.read("events", report, events).unwrap_or_else(|| usual.to_vec());
     Some(Sink { name: name.to_owned(), kind: read?, events })
+}
+
+/// What cannot be side by side: two that write one file.
+pub(super) fn compare(cursor: &Cursor<'_>, report: &mut Report) {
+    let mut files: Vec<(String, &str)> = Vec::new();
+    for (name, sink) in cursor.entries(report) {
+        let Some(path) = sink.quiet("path").filter(|path| path.plain().is_some()) else { continue };
+        let text = path.plain().unwrap_or_default();
+        match files.iter().find(|(file, _)| file == text) {
+            Some((_, other)) => {
+                path.mistake(
+                    report,
+                    format!("is the file of the sink {} too; several jails can use one sink", shown(other)),
+                );
+            }
+            None => files.push((text.to_owned(), &name.text)),
+        }
+    }
 }
 
 /// What kind of sink it is: said, or its name.

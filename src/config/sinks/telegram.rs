@@ -28,7 +28,7 @@ pub(super) const KEYS: &[&str] = &[
 /// Where the Bot API is.
 const URL: &str = "https://api.telegram.org";
 /// Where more is told about an address.
-const LOOKUP: &str = "https://ipinfo.io/{address}";
+pub(super) const LOOKUP: &str = "https://ipinfo.io/{address}";
 
 /// The settings of a sink of this kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ fn silent(cursor: &Cursor<'_>, report: &mut Report) -> Option<Vec<EventKind>> {
 }
 
 /// `off`, or a URL with `{address}` in it.
-fn lookup(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
+pub(super) fn lookup(cursor: &Cursor<'_>, report: &mut Report) -> Option<String> {
     let text = cursor.some_text(report)?;
     if matches!(text, "off" | "no" | "false") {
         return None;
@@ -156,11 +156,8 @@ fn button(cursor: &Cursor<'_>, report: &mut Report) -> Option<Vec<i64>> {
     let users = keys.read("users", report, |c, r| {
         Some(c.list(r, |c, r| c.whole(1..=i64::MAX as u64, r).and_then(|id| i64::try_from(id).ok())))
     });
-    if cursor.is_map(report) && users.as_ref().is_none_or(Vec::is_empty) {
-        cursor.mistake(
-            report,
-            "has no users; name those who may unban by their numbers (a message to @userinfobot tells one's own)",
-        );
+    if cursor.is_map(report) && keys.get("users").is_none_or(|c| c.items().is_empty()) {
+        cursor.mistake(report, "has no users; name those who may unban, by their numbers");
     }
     users
 }

@@ -136,7 +136,9 @@ pub(super) fn body(host: &str, events: &[Arc<Event>], found: Option<&Found>) -> 
     }
     let _infallible = writeln!(out, ": {}", Counts::of(events).text());
     if found.is_none() {
-        out.push_str("\nThe mail server refused a message with pieces of the log in it; this one is without them.\n");
+        out.push_str(
+            "\nThe mail server refused a message with pieces of the log in it; this one is without them.\n",
+        );
     }
     agent(events, &mut out);
     let blocks = blocks(events);

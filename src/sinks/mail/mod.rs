@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use lettre::Address;
-use lettre::message::header::{ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue};
+use lettre::message::header::{
+    ContentTransferEncoding, ContentType, Header, HeaderName, HeaderValue, MIME_VERSION_1_0,
+};
 use lettre::message::{Body, Mailbox};
 
 use self::message::Found;
@@ -25,7 +27,7 @@ use super::http::HttpOptions;
 use super::notifier::{Notifier, Pace};
 use super::owner::{IANA, Owners, Registry};
 use super::trouble::{Trouble, TroubleKind};
-use super::{Book, Checked, Context};
+use super::{Book, Checked, Context, process};
 use crate::clock;
 use crate::config::sinks::{Mail, OwnerSource, Way};
 
@@ -57,7 +59,7 @@ pub struct MailSink {
 }
 
 enum Carrier {
-    Server(Smtp),
+    Server(Box<Smtp>),
     Sendmail(PathBuf),
 }
 
@@ -77,7 +79,9 @@ impl MailSink {
     /// When a secret or `ca_file` cannot be read, or there is no name to write under.
     pub fn new(settings: &Mail, context: &Context) -> Result<Self, Trouble> {
         let carrier = match &settings.way {
-            Way::Server(server) => Carrier::Server(Smtp::new(server, &context.host, settings.timeout)?),
+            Way::Server(server) => {
+                Carrier::Server(Box::new(Smtp::new(server, &context.host, settings.timeout)?))
+            }
             Way::Sendmail(program) => Carrier::Sendmail(program.clone()),
         };
         let registry = match &settings.owner {
@@ -126,9 +130,7 @@ impl MailSink {
         let offenders: Vec<IpNet> = wanted.iter().map(|w| w.offender).collect();
         let owners = async {
             match &self.owners {
-                Some(owners) => {
-                    owners.of(&offenders, if self.hurry { Duration::ZERO } else { OWNERS }).await
-                }
+                Some(owners) => owners.of(&offenders, if self.hurry { Duration::ZERO } else { OWNERS }).await,
                 None => Default::default(),
             }
         };
@@ -143,7 +145,8 @@ impl MailSink {
             return Lines::none(count);
         };
         let (now, patience) = (clock::now(), if self.hurry { LAST_LINES } else { LINES });
-        let search = tokio::task::spawn_blocking(move || evidence::find(&jails, &wanted, count, now, patience));
+        let search =
+            tokio::task::spawn_blocking(move || evidence::find(&jails, &wanted, count, now, patience));
         search.await.unwrap_or_else(|_| Lines::none(count))
     }
 
@@ -160,6 +163,8 @@ impl MailSink {
             .date_now()
             .subject(message::subject(&self.subject, events))
             .header(AutoSubmitted)
+            // Not set by the library where a body is given encoded.
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN);
         for to in &self.to {
             builder = builder.to(Mailbox::new(None, to.clone()));
@@ -227,7 +232,7 @@ impl Notifier for MailSink {
         let (count, tries) = (begun.events, begun.tries + 1);
         self.begun = Some(begun);
         let sent = self.send_whole(&to, &id, about).await;
-        self.failed = sent.is_err();
+        self.failed = matches!(&sent, Err(failure) if failure.end != End::Content);
         let taken = match sent {
             Ok(taken) => taken,
             Err(Failure { trouble, end }) => {
@@ -253,7 +258,10 @@ impl Notifier for MailSink {
                     }
                     _ if unclear && late => {
                         self.begun = None;
-                        let message = format!("{}; sent {tries} times, and nobody knows whether it came", trouble.message);
+                        let message = format!(
+                            "{}; sent {tries} times, and nobody knows whether it came",
+                            trouble.message
+                        );
                         Err(Trouble::unfit(count, message))
                     }
                     _ => Err(trouble),
@@ -292,8 +300,9 @@ fn sender(settings: &Mail, host: &str) -> Result<Address, Trouble> {
     {
         return Ok(address);
     }
-    Address::new("stockade", if host.is_empty() { "localhost" } else { host })
-        .map_err(|e| Trouble::refused(format!("no address to write under with the host's name {host}: {e}; set `from`")))
+    Address::new("stockade", if host.is_empty() { "localhost" } else { host }).map_err(|e| {
+        Trouble::refused(format!("no address to write under with the host's name {host}: {e}; set `from`"))
+    })
 }
 
 fn user_is_plain(address: &Address) -> bool {
@@ -338,7 +347,7 @@ pub async fn check(settings: &Mail, context: &Context) -> Result<Vec<Checked>, T
     let sink = MailSink::new(settings, context)?;
     let mut found = Vec::new();
     match &sink.carrier {
-        Carrier::Sendmail(program) => found.push(match sendmail::look(program) {
+        Carrier::Sendmail(program) => found.push(match process::examine(&program.display().to_string()) {
             Ok(()) => Checked::good(format!("{} can be run; nothing was sent", program.display())),
             Err(why) => Checked::bad(why),
         }),

@@ -6,12 +6,12 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
+use lettre::Address;
 use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt, Rset};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::Address;
 use tokio::net::TcpStream;
 
 use super::stream::Lines;
@@ -145,8 +145,7 @@ impl Smtp {
                 return Err(Trouble::refused("nobody to write to").into());
             };
             let message = format!("{}: RCPT TO {who}: {why}", self.name());
-            let trouble =
-                if later.is_some() { Trouble::later(message) } else { Trouble::refused(message) };
+            let trouble = if later.is_some() { Trouble::later(message) } else { Trouble::refused(message) };
             return Err(trouble.into());
         }
         let data = self.step(connection.command(Data)).await;
@@ -263,9 +262,10 @@ impl Login {
 fn tls(server: &Server) -> Result<TlsParameters, Trouble> {
     let mut builder = TlsParameters::builder(server.host.clone());
     if let Some(path) = &server.ca_file {
-        let failed = |why: String| Trouble::refused(format!("failed to read ca_file {}: {why}", path.display()));
+        let failed =
+            |why: String| Trouble::refused(format!("failed to read ca_file {}: {why}", path.display()));
         let pem = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-        if !memchr::memmem::find(&pem, b"BEGIN CERTIFICATE").is_some() {
+        if memchr::memmem::find(&pem, b"BEGIN CERTIFICATE").is_none() {
             return Err(failed("it holds no certificate".to_owned()));
         }
         builder = builder.add_root_certificate(Certificate::from_pem(&pem).map_err(|e| failed(chain(&e)))?);

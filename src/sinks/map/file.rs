@@ -43,13 +43,15 @@ impl Place {
                     )));
                 }
                 let real = path.canonicalize().map_err(|e| {
-                    failed("follow the symbolic link", path, &e).context("it leads nowhere; make the file it is to lead to")
+                    failed("follow the symbolic link", path, &e)
+                        .context("it leads nowhere; make the file it is to lead to")
                 })?;
                 let parts = real.parent().zip(real.file_name()).map(|(d, n)| (d.to_owned(), n.to_owned()));
                 parts.ok_or_else(|| Trouble::refused(format!("{} leads to no file", path.display())))?
             }
             Ok(_) | Err(_) => {
-                let directory = directory.canonicalize().map_err(|e| failed("find the directory", directory, &e))?;
+                let directory =
+                    directory.canonicalize().map_err(|e| failed("find the directory", directory, &e))?;
                 (directory, name.to_owned())
             }
         };
@@ -83,7 +85,10 @@ impl Place {
             return Ok(format!("{path} is not there yet, and can be written"));
         };
         if file.mode() & 0o002 != 0 {
-            return Err(format!("anybody may change {path} (mode {:04o}); chmod o-w it", file.mode() & 0o7777));
+            return Err(format!(
+                "anybody may change {path} (mode {:04o}); chmod o-w it",
+                file.mode() & 0o7777
+            ));
         }
         if is_mount(&self.path, &file, &self.directory) {
             return Err(self.not_replaced(&ErrorKind::ResourceBusy.into()).message);

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn each_server_has_its_own_way() {
-        let geo = "#\n10.0.0.0/8 1;\n192.0.2.7/32 1;\n192.0.2.10/32 1;\n2001:db8::7/128 1;\n2001:db8:0:1::/64 1;\n";
+        let geo =
+            "#\n10.0.0.0/8 1;\n192.0.2.7/32 1;\n192.0.2.10/32 1;\n2001:db8::7/128 1;\n2001:db8:0:1::/64 1;\n";
         assert_eq!(file(MapFormat::NginxGeo), (geo.to_owned(), 0));
         let map = "#\n\"192.0.2.7\" 1;\n\"::ffff:192.0.2.7\" 1;\n\"192.0.2.10\" 1;\n\"::ffff:192.0.2.10\" 1;\n\"2001:db8::7\" 1;\n";
         assert_eq!(file(MapFormat::NginxMap), (map.to_owned(), 2));

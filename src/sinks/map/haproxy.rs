@@ -340,7 +340,8 @@ mod tests {
         assert!(runtime.judge("\nKey not found.\n\n", 2).is_ok());
         assert!(runtime.judge("\n\n", 3).is_err(), "one was not answered");
         assert!(runtime.judge("", 1).is_err());
-        let trouble = runtime.judge("Unknown ACL identifier. Please use #<id> or <file>.\n\n", 1).unwrap_err();
+        let trouble =
+            runtime.judge("Unknown ACL identifier. Please use #<id> or <file>.\n\n", 1).unwrap_err();
         assert!(trouble.message.contains("(src -f FILE); set `map` to"), "{trouble}");
     }
 

@@ -235,7 +235,9 @@ pub async fn check(settings: &Map, _context: &Context) -> Result<Vec<Checked>, T
             programs.push(program);
         }
     }
-    if let Some(words) = settings.test.as_ref().filter(|words| programs.iter().any(|p| words.first().is_some_and(|w| w == p))) {
+    if let Some(words) =
+        settings.test.as_ref().filter(|words| programs.iter().any(|p| words.first().is_some_and(|w| w == p)))
+    {
         // It changes nothing.
         found.push(match reload::run("the test", words, settings.timeout).await {
             Ok(said) => Checked::good(format!("the test `{}` says: {said}", words.join(" "))),

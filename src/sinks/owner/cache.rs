@@ -104,7 +104,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_not_believed_for_more_than_it_can_be_about() {
-        for range in [("0.0.0.0", "255.255.255.255"), ("6.0.0.0", "6.0.0.255"), ("5.2.0.0", "5.1.0.0"), ("::", "ffff::")] {
+        for range in [
+            ("0.0.0.0", "255.255.255.255"),
+            ("6.0.0.0", "6.0.0.255"),
+            ("5.2.0.0", "5.1.0.0"),
+            ("::", "ffff::"),
+        ] {
             let mut cache = Cache::default();
             cache.put(ip("5.1.2.3"), Some((owner("x"), Some((ip(range.0), ip(range.1))))));
             assert!(cache.get(ip("5.1.2.3")).is_some() && cache.get(ip("5.1.2.4")).is_none(), "{range:?}");

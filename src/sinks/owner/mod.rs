@@ -200,13 +200,34 @@ mod tests {
     #[test]
     fn only_addresses_that_are_given_out_are_asked_about() {
         for text in [
-            "10.1.2.3", "127.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.1.1", "100.64.0.1", "0.0.0.1", "224.0.0.1",
-            "255.255.255.255", "192.0.2.1", "198.51.100.1", "203.0.113.7", "198.18.0.1", "::1", "::", "fe80::1", "fd00::1",
-            "ff02::1", "2001:db8::1", "2001::1", "2002::1", "::ffff:10.0.0.1", "64:ff9b::1",
+            "10.1.2.3",
+            "127.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "0.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.2.1",
+            "198.51.100.1",
+            "203.0.113.7",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2001::1",
+            "2002::1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::1",
         ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
-        for text in ["8.8.8.8", "1.1.1.1", "100.128.0.1", "198.20.0.1", "2a00::1", "2001:4860::1", "2606::1"] {
+        for text in ["8.8.8.8", "1.1.1.1", "100.128.0.1", "198.20.0.1", "2a00::1", "2001:4860::1", "2606::1"]
+        {
             assert!(is_public(text.parse().unwrap()), "{text}");
         }
     }
@@ -214,7 +235,8 @@ mod tests {
     #[test]
     fn an_owner_is_one_harmless_line() {
         let hostile = "A\r\nBcc: x\u{202e}\0".to_owned() + &"x".repeat(1000);
-        let owner = Owner { name: hostile.clone(), organisation: hostile, ..Owner::default() }.tidied().to_string();
+        let owner =
+            Owner { name: hostile.clone(), organisation: hostile, ..Owner::default() }.tidied().to_string();
         assert!(owner.len() < 300 && !owner.contains(crate::log::is_hostile), "{owner}");
         assert_eq!(Owner::default().to_string(), "not known");
     }

@@ -83,15 +83,16 @@ impl Rdap {
     async fn get(&self, url: &str) -> Result<Answer, Trouble> {
         let mut url = Url::parse(url).map_err(|e| Trouble::later(format!("no URL: {}", chain(&e))))?;
         for _ in 0..=REDIRECTS {
-            let request = self.http.client.get(url.clone()).header(ACCEPT, "application/rdap+json, application/json");
+            let request =
+                self.http.client.get(url.clone()).header(ACCEPT, "application/rdap+json, application/json");
             let answer = self.http.send(request).await?;
             let next = match answer.status {
                 301 | 302 | 303 | 307 | 308 => answer.headers.get(LOCATION).and_then(|to| to.to_str().ok()),
                 _ => return Ok(answer),
             };
-            let next = next.and_then(|to| url.join(to).ok()).filter(|to| {
-                to.scheme() == "https" || (to.scheme() == "http" && url.scheme() == "http")
-            });
+            let next = next
+                .and_then(|to| url.join(to).ok())
+                .filter(|to| to.scheme() == "https" || (to.scheme() == "http" && url.scheme() == "http"));
             url = next.ok_or_else(|| Trouble::later("a redirect to nowhere, or out of TLS"))?;
         }
         Err(Trouble::later(format!("more than {REDIRECTS} redirects")))
@@ -162,7 +163,8 @@ fn entities(value: &Value, depth: usize, owner: &mut Owner) {
         return;
     }
     for entity in value["entities"].as_array().into_iter().flatten().take(20) {
-        let has = |role: &str| entity["roles"].as_array().is_some_and(|roles| roles.iter().any(|r| r == role));
+        let has =
+            |role: &str| entity["roles"].as_array().is_some_and(|roles| roles.iter().any(|r| r == role));
         if has("registrant") && owner.organisation.is_empty() {
             owner.organisation = vcard(entity, "fn").or_else(|| vcard(entity, "org")).unwrap_or_default();
         }
@@ -202,9 +204,7 @@ mod tests {
 
     #[test]
     fn no_answer_can_do_harm() {
-        for body in [
-            "", "x", "[]", "{}", "5", r#"{"objectClassName":"domain"}"#, "[[[[[[[",
-        ] {
+        for body in ["", "x", "[]", "{}", "5", r#"{"objectClassName":"domain"}"#, "[[[[[[["] {
             assert!(parse(body.as_bytes()).is_err(), "{body}");
         }
         let odd = r#"{"objectClassName":"ip network","name":5,"entities":[{"roles":"abuse","vcardArray":5},7],"cidr0_cidrs":[{}],

@@ -10,8 +10,6 @@ use crate::config::sinks::Telegram;
 
 /// A message is no longer, in bytes with its markup: Telegram takes 4096 characters without.
 pub(super) const LONGEST: usize = 3500;
-/// A value is no longer, in bytes, at first and where the message would otherwise be too long.
-const VALUE: [usize; 5] = [400, 200, 100, 50, 20];
 
 /// What is said where the configuration has no words of its own.
 const WORDS: [(EventKind, &str); 6] = [
@@ -65,14 +63,8 @@ impl Messages {
             return Escape::Html.value(&words::line(event), LONGEST / 6);
         };
         let facts = Facts { host: &self.host, lookup: self.lookup.as_deref() };
-        for longest in VALUE {
-            let text = template.render(event, &facts, longest);
-            // A value is cut before it is escaped, and so neither a tag nor an entity ever is.
-            if text.len() <= LONGEST && !text.is_empty() {
-                return text;
-            }
-        }
-        Escape::Html.value(&words::line(event), LONGEST / 6)
+        let text = template.within(event, &facts, LONGEST);
+        text.unwrap_or_else(|| Escape::Html.value(&words::line(event), LONGEST / 6))
     }
 
     /// A message about many.

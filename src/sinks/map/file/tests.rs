@@ -110,7 +110,10 @@ fn links_are_followed_only_where_others_cannot_make_them() {
 
     fs::set_permissions(dir.path(), Permissions::from_mode(0o1777)).unwrap();
     let trouble = Place::find(&link).unwrap_err();
-    assert!(trouble.kind == TroubleKind::Refused && trouble.message.contains("is a symbolic link that others"), "{trouble}");
+    assert!(
+        trouble.kind == TroubleKind::Refused && trouble.message.contains("is a symbolic link that others"),
+        "{trouble}"
+    );
     // The file itself may be there.
     assert!(Place::find(place.path()).is_ok());
     fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
@@ -131,4 +134,24 @@ fn what_cannot_be_a_file_is_told() {
     let under_file = dir.path().join("file");
     fs::write(&under_file, "").unwrap();
     assert!(message(&under_file.join("map")).contains("Not a directory"));
+}
+
+/// As Docker does with `-v FILE:FILE`, in a mount namespace of this test's own thread.
+#[test]
+fn a_file_that_is_a_mount_is_told_to_be_one() {
+    let (dir, place) = with(Some("inside"));
+    fs::write(dir.path().join("outside"), "outside").unwrap();
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("this test needs root, to mount a file");
+    let mount =
+        |words: &[&str]| assert!(std::process::Command::new("mount").args(words).status().unwrap().success());
+    mount(&["--make-rprivate", "/"]);
+    mount(&["--bind", dir.path().join("outside").to_str().unwrap(), place.path().to_str().unwrap()]);
+    let trouble = place.write(b"new", 0o644).unwrap_err();
+    assert!(trouble.message.ends_with("mount its directory instead"), "{trouble}");
+    assert_eq!(text(&place), "outside");
+    assert_eq!(names(&dir), ["map", "outside"]);
+    assert_eq!(place.examine().unwrap_err(), trouble.message);
+    let trouble = place.attempt(b"new", b"", 0o644, alone()).unwrap_err();
+    assert!(trouble.message.ends_with("mount its directory instead"), "{trouble}");
+    assert_eq!(names(&dir), ["map", "outside"]);
 }
