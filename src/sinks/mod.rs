@@ -274,7 +274,9 @@ impl Sinks {
                 match over.await {
                     Ok(true) => tracing::info!("the sink {name} is gone, and has taken back what it showed"),
                     _ => {
-                        tracing::error!("the sink {name} is gone, and could not take back all that it showed");
+                        tracing::error!(
+                            "the sink {name} is gone, and could not take back all that it showed"
+                        );
                     }
                 }
             });

@@ -53,7 +53,7 @@ fn what_is_not_text_is_told_where() {
 fn mistakes_stand_one_per_line() {
     assert_eq!(
         error(b"a: 1").trim_start_matches(':'),
-        "1:1: a: unknown key; known here are ignoreip, trusted_proxies, defaults, escalation, jails, filters, sinks, journal, docker, syslog, backend, headers, paths, limits, leaks, log"
+        "1:1: a: unknown key; known here are ignoreip, trusted_proxies, defaults, escalation, jails, filters, sinks, cloudflare_ranges, journal, docker, syslog, backend, headers, paths, limits, leaks, log"
     );
     assert_eq!(load(b"log: 1\nlimits: 2\n", 0o600).unwrap_err().to_string().lines().count(), 2);
 }

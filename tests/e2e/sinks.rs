@@ -157,7 +157,7 @@ fn ten_thousand_bans_against_sinks_that_are_down() {
         for event in request.json()["events"].as_array().unwrap() {
             match event["event"].as_str().unwrap() {
                 "ban" => {
-                    *arrived.bans.entry(event["offender"].as_str().unwrap().to_owned()).or_default() += 1
+                    *arrived.bans.entry(event["offender"].as_str().unwrap().to_owned()).or_default() += 1;
                 }
                 "start" => arrived.starts += 1,
                 other => panic!("{other} is not asked for"),

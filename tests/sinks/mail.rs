@@ -645,7 +645,7 @@ fn check_tries_everything_and_sends_nothing() {
     assert!(!all[0].good && all[0].text.contains("logging in: 535"), "{all:?}");
     assert!(!all[0].text.contains("another"), "{all:?}");
     let (good, text) = checked("  mail: { to: a@example.org, sendmail: /nonexistent/sendmail }").remove(0);
-    assert!(!good && text.contains("/nonexistent/sendmail: No such file"), "{text}");
+    assert!(!good && text.contains("/nonexistent/sendmail cannot be run: No such file"), "{text}");
     let (good, text) = checked("  mail: { to: a@example.org, sendmail: /bin/true }").remove(0);
     assert!(good, "{text}");
     let (good, text) = checked("  mail: { to: a@example.org, sendmail: /etc/passwd }").remove(0);

@@ -126,7 +126,7 @@ impl Smtp {
                 let (manner, act, seen) = (manner.clone(), Arc::clone(&act), Arc::clone(&seen));
                 seen.lock().unwrap().connections += 1;
                 std::thread::spawn(move || {
-                    drop(Talk::begin(stream, manner, act, seen).and_then(|mut t| t.talk()))
+                    drop(Talk::begin(stream, manner, act, seen).and_then(|mut t| t.talk()));
                 });
             }
         });
@@ -297,7 +297,7 @@ impl Talk {
                 }
                 "AUTH" => self.auth(&line)?,
                 "MAIL" if self.manner.login.is_some() && !self.known => {
-                    self.say("530 5.7.0 authentication required")?
+                    self.say("530 5.7.0 authentication required")?;
                 }
                 "MAIL" => {
                     if self.answer(&line, "250 ok")? {

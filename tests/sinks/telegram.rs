@@ -464,7 +464,7 @@ fn a_press_of_unban_lifts_the_ban_once() {
     *data.lock().unwrap() = Some(button["callback_data"].as_str().unwrap().to_owned());
     until(|| "no answer".to_owned(), || !asked(&server, "editMessageReplyMarkup").is_empty());
     let order = Order::Unban { offenders: vec!["2001:db8:1:2::/64".to_owned()], jail: None };
-    assert_eq!(*orders.lock().unwrap(), [order.clone()]);
+    assert_eq!(*orders.lock().unwrap(), std::slice::from_ref(&order));
     let answers = asked(&server, "answerCallbackQuery");
     assert_eq!(answers[0]["callback_query_id"], "q77");
     assert!(answers[0]["text"].as_str().unwrap().contains("is unbanned (npm)"), "{answers:?}");

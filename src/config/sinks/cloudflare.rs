@@ -190,7 +190,7 @@ fn rules(keys: &Section<'_>, cursor: &Cursor<'_>, report: &mut Report) -> Option
             );
             None
         }
-        _ => zone.map(Place::Zone).or(account.map(Place::Account)),
+        _ => zone.map(Place::Zone).or_else(|| account.map(Place::Account)),
     }
 }
 

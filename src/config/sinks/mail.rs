@@ -235,7 +235,14 @@ fn server(keys: &Section<'_>, report: &mut Report) -> Option<Server> {
             );
         }
     }
-    Some(Server { port: port.unwrap_or(encryption.port()), host, encryption, user, password, ca_file })
+    Some(Server {
+        port: port.unwrap_or_else(|| encryption.port()),
+        host,
+        encryption,
+        user,
+        password,
+        ca_file,
+    })
 }
 
 /// `HOST`, `HOST:PORT`, an address, or `[ADDRESS]:PORT`.

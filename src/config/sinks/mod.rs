@@ -4,8 +4,8 @@ mod cloudflare;
 mod exec;
 mod mail;
 mod map;
-mod ranges;
 mod program;
+mod ranges;
 mod telegram;
 mod template;
 mod webhook;
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 pub use self::cloudflare::{Action, Cloudflare, Credentials, Place};
 pub use self::exec::Exec;
-pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
 pub(crate) use self::exec::PLACEHOLDERS;
+pub use self::mail::{Encryption, Mail, OwnerSource, Server, Way};
 pub use self::map::{Map, MapFormat};
 pub use self::ranges::CloudflareRanges;
 pub(super) use self::ranges::read as ranges;
@@ -77,7 +77,8 @@ impl Kind {
             (Self::Cloudflare(new), Self::Cloudflare(old)) => {
                 (&new.place, &new.instance) == (&old.place, &old.instance)
             }
-            _ => self.is_mirror() == other.is_mirror(),
+            (Self::Map(new), Self::Map(old)) => new.path == old.path,
+            _ => !self.is_mirror() && !other.is_mirror(),
         }
     }
 

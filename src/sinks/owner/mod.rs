@@ -96,7 +96,7 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// Nothing is asked yet. `options` as for other HTTP; no request takes longer than [some seconds](ONE).
+    /// Nothing is asked yet. `options` as for other HTTP; no request takes longer than some seconds.
     ///
     /// # Errors
     /// When HTTP cannot be begun.

@@ -37,7 +37,7 @@ fn names_stand_for_values() {
         ("{at} {host} {requested_host}", "2026-11-18T11:06:40Z web1 a.example"),
         ("{lookup} {offenses}{count}", "https://l.example/2001:db8::?x 5"),
         ("{field.message} {level} {event}", "m warn ban"),
-        ("a\n{uri}\nb {uri}\nc", "a\nb\nc"),
+        ("a\n{uri}\nb {uri}\nc", "a\nc"),
         ("{uri}\na", "a"),
         ("{uri}{jail}\n\n", "npm"),
         ("", ""),

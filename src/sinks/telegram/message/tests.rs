@@ -95,7 +95,11 @@ fn whatever_is_in_a_line_the_message_is_short_and_its_markup_whole() {
             assert!(!text.contains("<a href=\"https://evil"), "{text}");
             assert!(text.chars().all(|c| c == '\n' || !crate::log::is_hostile(c)), "{text:?}");
         }
-        let many = vec![Arc::new(Event::Error(Fault { at: Timestamp::default(), message: hostile })); 50];
+        let many = std::iter::repeat_n(
+            Arc::new(Event::Error(Fault { at: Timestamp::default(), message: hostile })),
+            50,
+        )
+        .collect::<Vec<_>>();
         let text = messages.digest(&many);
         assert!(text.len() <= LONGEST && broken(&text).is_none(), "{text}");
     }
