@@ -139,7 +139,11 @@ impl Place {
     }
 
     fn put_back(&self, last_good: &Path) -> io::Result<()> {
-        fs::rename(last_good, &self.path)?;
+        match fs::rename(last_good, &self.path) {
+            // What is a mount was not replaced either.
+            Err(e) if e.kind() == ErrorKind::ResourceBusy => return fs::remove_file(last_good),
+            renamed => renamed?,
+        }
         // Two names of one file stay two when the one is renamed to the other.
         drop(fs::remove_file(last_good));
         self.sync()
