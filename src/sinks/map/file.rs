@@ -272,11 +272,11 @@ impl Drop for Trial {
     }
 }
 
-/// Whether something is mounted on a file: as `/proc/self/mountinfo` has it, where blanks and the like are octal.
+/// Whether something is mounted on a file: as `/proc/thread-self/mountinfo` has it, where blanks and the like are octal.
 fn is_mount(path: &Path, file: &fs::Metadata, directory: &Path) -> bool {
     // Another file system than the directory's is a sign; a file of the same one can be mounted, too.
     let other = fs::metadata(directory).is_ok_and(|directory| directory.dev() != file.dev());
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let octal = |text: &str| {
         text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
     };

@@ -59,6 +59,7 @@ fn who_is_banned_gets_nothing_others_pass_and_an_unban_restores() {
     let mut sinks = start(&sink(dir.path(), "format: nginx-geo"), dir.path());
     let map = names(&["map"]);
     let told = || sinks.value().to_string();
+    let text = || fs::read_to_string(dir.path().join("banned.conf")).unwrap();
     assert_eq!(server.page("192.0.2.1"), (200, "192.0.2.1".to_owned()), "the real client is seen");
     sinks.ban(&map, net("192.0.2.1"), &want(1));
     sinks.ban(&map, net("192.0.2.1"), &want(2));
@@ -78,10 +79,13 @@ fn who_is_banned_gets_nothing_others_pass_and_an_unban_restores() {
     sinks.unban(&map, net("192.0.2.1"), JailId(1));
     sinks.unban(&map, net("2001:db8:0:1::/64"), JailId(1));
     server.expect("2001:db8:0:1:a:b:c:d", 200, told);
-    assert_eq!(server.visit("192.0.2.1"), 444);
+    // A worker of before the reload may still answer for a moment.
+    server.expect("192.0.2.1", 444, told);
+    until(told, || text().contains("192.0.2.1/32 1;") && !text().contains("2001:"));
     sinks.unban(&map, net("192.0.2.1"), JailId(2));
     server.expect("192.0.2.1", 200, told);
-    assert_eq!(server.visit("198.51.100.7"), 444);
+    server.expect("198.51.100.7", 444, told);
+    until(told, || status(&sinks, "map")["state"] == "ok");
     let shown = status(&sinks, "map");
     assert_eq!(
         (&shown["file"]["entries"], &shown["left_out"], &shown["state"]),
@@ -91,9 +95,8 @@ fn who_is_banned_gets_nothing_others_pass_and_an_unban_restores() {
 
     // At the end nobody is banned any more, and nobody is waited for.
     assert_eq!(end(&mut sinks), Vec::<String>::new());
-    let text = fs::read_to_string(dir.path().join("banned.conf")).unwrap();
-    assert_eq!(text, "# written by stockade; do not edit: it is overwritten\n");
-    server.expect("198.51.100.7", 200, || text.clone());
+    assert_eq!(text(), "# written by stockade; do not edit: it is overwritten\n");
+    server.expect("198.51.100.7", 200, text);
 }
 
 #[test]
@@ -153,11 +156,9 @@ fn what_nginx_cannot_read_is_taken_back_and_tried_again() {
     );
     assert!(error.ends_with("banned.conf is the last good one again"), "{error}");
     assert_eq!((file(), &status(&sinks, "map")["reloads"]), (good, &reloads), "it was reloaded");
-    assert_eq!(
-        (server.visit("192.0.2.1"), server.visit("192.0.2.2")),
-        (444, 200),
-        "it runs on with the last good one"
-    );
+    // It runs on with the last good one.
+    server.expect("192.0.2.1", 444, told);
+    assert_eq!(server.visit("192.0.2.2"), 200);
     let names: Vec<_> =
         fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert!(names.iter().all(|name| !name.contains(".stockade-")), "{names:?}");
@@ -188,5 +189,6 @@ fn ten_thousand_bans_are_one_file() {
         sinks.ban(&names(&["map"]), net(&format!("10.1.{}.{}", n / 256, n % 256)), &want(1));
     }
     server.expect("10.1.39.15", 444, || status(&sinks, "map").to_string());
-    assert_eq!((server.visit("10.1.0.0"), server.visit("10.1.39.16")), (444, 200));
+    server.expect("10.1.0.0", 444, || status(&sinks, "map").to_string());
+    assert_eq!(server.visit("10.1.39.16"), 200);
 }
