@@ -95,7 +95,8 @@ impl Http {
         // The URL may hold a token (Telegram): of it only the server's name is told.
         let said = |e: reqwest::Error| self.redact(&chain(&e.without_url()));
         let (client, request) = request.build_split();
-        let request = request.map_err(|e| Trouble::refused(format!("failed to make a request: {}", said(e))))?;
+        let request =
+            request.map_err(|e| Trouble::refused(format!("failed to make a request: {}", said(e))))?;
         let server = request.url().origin().ascii_serialization();
         let failed = |e: reqwest::Error| Trouble::later(format!("failed to reach {server}: {}", said(e)));
         let mut response = client.execute(request).await.map_err(failed)?;
@@ -103,7 +104,10 @@ impl Http {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > LONGEST {
-                return Err(Trouble::later(format!("the answer of {server} is longer than {} MiB", LONGEST >> 20)));
+                return Err(Trouble::later(format!(
+                    "the answer of {server} is longer than {} MiB",
+                    LONGEST >> 20
+                )));
             }
             body.extend_from_slice(&chunk);
         }
