@@ -190,7 +190,7 @@ impl Agent {
         self.release_if_forgetful();
     }
 
-    /// Ends the sinks; the names of mirrors that still show what was lifted.
+    /// Ends the sinks; the names of mirrors that still show what was lifted, if they were to take it back.
     pub(super) async fn end_sinks(&mut self, begun: Instant, withdraw: bool) -> Vec<String> {
         if self.sinks.is_empty() {
             return Vec::new();
@@ -198,9 +198,10 @@ impl Agent {
         let by = begun + if withdraw { WITHDRAWAL } else { LAST_WORDS };
         let unfinished = self.sinks.end(by.saturating_duration_since(Instant::now()), withdraw).await;
         for name in &unfinished {
-            tracing::warn!("the sink {name} did not do all that was to be done; the next start takes it up");
+            let what = if self.sinks.is_mirror(name) { "shows" } else { "has to tell" };
+            tracing::warn!("the sink {name} still {what} something; the next start takes it up");
         }
-        unfinished
+        unfinished.into_iter().filter(|name| self.sinks.is_mirror(name)).collect()
     }
 
     /// Requests of a banned offender come through.

@@ -92,14 +92,22 @@ impl Http {
     /// # Errors
     /// When there is no whole answer in time: it may pass. A status is no error here: see [`Answer::trouble`].
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer, Trouble> {
-        // The URL may hold a token (Telegram), and is left out of every error.
-        let failed = |e: reqwest::Error| Trouble::later(self.redact(&chain(&e.without_url())));
-        let mut response = request.send().await.map_err(failed)?;
+        // The URL may hold a token (Telegram): of it only the server's name is told.
+        let said = |e: reqwest::Error| self.redact(&chain(&e.without_url()));
+        let (client, request) = request.build_split();
+        let request =
+            request.map_err(|e| Trouble::refused(format!("failed to make a request: {}", said(e))))?;
+        let server = request.url().origin().ascii_serialization();
+        let failed = |e: reqwest::Error| Trouble::later(format!("failed to reach {server}: {}", said(e)));
+        let mut response = client.execute(request).await.map_err(failed)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > LONGEST {
-                return Err(Trouble::later(format!("the answer is longer than {} MiB", LONGEST >> 20)));
+                return Err(Trouble::later(format!(
+                    "the answer of {server} is longer than {} MiB",
+                    LONGEST >> 20
+                )));
             }
             body.extend_from_slice(&chunk);
         }

@@ -188,6 +188,12 @@ impl Sinks {
         self.entries.is_empty()
     }
 
+    /// Whether the sink of that name is a mirror.
+    #[must_use]
+    pub fn is_mirror(&self, name: &str) -> bool {
+        self.entries.iter().any(|e| e.sink.name == name && e.sink.kind.is_mirror())
+    }
+
     /// Whether any of `names` tells this.
     #[must_use]
     pub fn anybody_hears(&self, names: &[String], kind: EventKind) -> bool {

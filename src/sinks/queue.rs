@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::event::{Event, Merged};
 
 /// So many events are kept one by one ...
-pub const CAPACITY: usize = 10_000;
+pub const CAPACITY: usize = 20_000;
 /// ... if they come to no more than this, in bytes; what comes then is merged into counts. An attacker who writes long lines
 /// has fewer of them told whole.
 pub const CAPACITY_BYTES: usize = 12 << 20;

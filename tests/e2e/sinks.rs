@@ -131,6 +131,7 @@ fn decisions_reach_sinks_after_the_kernel() {
     let log = world.agent_log();
     assert!(!log.contains("e2e-secret"), "{log}");
     assert!(!text(&check).contains("e2e-secret"));
+    assert!(!format!("{of:?}").contains("e2e-secret"));
 }
 
 /// Events that arrived at a webhook.

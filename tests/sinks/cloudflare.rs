@@ -19,7 +19,7 @@ const NAME: &str = "cloudflare";
 /// A running sink, and where it writes.
 struct Run {
     sinks: Sinks,
-    state: TempDir,
+    _state: TempDir,
 }
 
 fn settings(api: &Api, state: &Path, more: &str) -> String {
@@ -36,7 +36,7 @@ fn settings(api: &Api, state: &Path, more: &str) -> String {
 fn run(api: &Api, more: &str) -> Run {
     let state = tempfile::tempdir().unwrap();
     let sinks = start(&settings(api, state.path(), more), state.path());
-    Run { sinks, state }
+    Run { sinks, _state: state }
 }
 
 impl Run {
@@ -183,7 +183,7 @@ fn a_ban_that_ends_much_later_is_noted_and_one_that_ends_a_little_later_is_not()
 fn what_a_crash_left_is_adopted_or_removed_and_nothing_of_a_stranger() {
     let api = Api::start();
     let own = |value: &str| {
-        drop(api.put(value, "block", &format!("stockade:web1/{NAME} until 2026-01-01T00:00:00Z (npm)")))
+        drop(api.put(value, "block", &format!("stockade:web1/{NAME} until 2026-01-01T00:00:00Z (npm)")));
     };
     // Several pages of leftovers; two of them are still wanted, in the API's own spelling.
     for n in 0..130 {

@@ -221,7 +221,8 @@ impl World {
             && request.header("x-auth-key") == self.key.as_deref();
         if !by_token && !by_key {
             // It may well quote what it was given.
-            let given = request.header("authorization").or(request.header("x-auth-key")).unwrap_or_default();
+            let given = request.header("authorization").or_else(|| request.header("x-auth-key"));
+            let given = given.unwrap_or_default();
             return no(403, 9109, &format!("Invalid access token {given}"));
         }
         if !self.may {

@@ -58,7 +58,7 @@ fn whatever_goes_wrong_is_told_without_the_secret() {
         assert!(matches!(trouble.kind, TroubleKind::Later(None)), "{trouble:?}");
         assert!(trouble.message.contains(says), "{url} ({says}): {trouble}");
         let told = format!("{trouble} {trouble:?}");
-        assert!(!told.contains("secret-token") && !told.contains("127.0.0.1"), "{told}");
+        assert!(!told.contains("secret-token") && trouble.message.contains(&url), "{told}");
     }
 }
 

@@ -181,8 +181,16 @@ impl Place {
         }
         // Dropped from here on, it puts back.
         let trial = Trial { place: self.clone(), last_good: Some(last_good), _alone: alone };
-        self.write(text, mode)?;
-        Ok(trial)
+        match self.write(text, mode) {
+            Ok(()) => Ok(trial),
+            Err(trouble) => {
+                // What was not replaced (a mount cannot be) need not be put back, and often cannot be either.
+                if self.read().ok().flatten().is_none_or(|there| there != text) {
+                    trial.keep();
+                }
+                Err(trouble)
+            }
+        }
     }
 
     /// A new file beside the real one, on the disk, with its owner and mode.

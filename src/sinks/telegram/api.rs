@@ -83,12 +83,8 @@ impl Api {
     ) -> Result<Value, Fault> {
         let url = format!("{}/bot{}/{method}", self.url, self.token.reveal());
         let request = self.http.client.post(url).json(body).timeout(self.timeout + wait);
-        let answer = self.http.send(request).await.map_err(|t| Fault::Silence(self.named(t)))?;
+        let answer = self.http.send(request).await.map_err(Fault::Silence)?;
         self.read(&answer)
-    }
-
-    fn named(&self, trouble: Trouble) -> Trouble {
-        trouble.context(format_args!("failed to reach {}", self.url))
     }
 
     fn read(&self, answer: &Answer) -> Result<Value, Fault> {

@@ -34,13 +34,13 @@ pub async fn check(settings: &Webhook, _context: &Context) -> Result<Vec<Checked
                     "{origin} answers (status {} for its root); nothing was posted",
                     answer.status
                 )),
-                Err(trouble) => Checked::bad(hook.named(trouble).message),
+                Err(trouble) => Checked::bad(trouble.message),
             }]);
         }
     };
     let answer = match hook.http.send(hook.request(method, url)).await {
         Ok(answer) => answer,
-        Err(trouble) => return Ok(vec![Checked::bad(hook.named(trouble).message)]),
+        Err(trouble) => return Ok(vec![Checked::bad(trouble.message)]),
     };
     let found = match hook.outcome(&answer) {
         Outcome::Done => Checked::good(format!("{origin} {told}; nothing was posted")),

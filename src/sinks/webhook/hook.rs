@@ -161,13 +161,8 @@ impl Hook {
         }
         match self.http.send(request.body(body)).await {
             Ok(answer) => self.outcome(&answer),
-            Err(trouble) => Outcome::Trouble(self.named(trouble)),
+            Err(trouble) => Outcome::Trouble(trouble),
         }
-    }
-
-    /// Says where it was.
-    pub(super) fn named(&self, trouble: Trouble) -> Trouble {
-        trouble.context(format_args!("failed to reach {}", self.origin()))
     }
 
     /// What an answer means.
