@@ -237,7 +237,9 @@ impl Sinks {
         self.entries = stay;
         let mut untold = Vec::new();
         for entry in go {
-            let stays = |sink: &Sink| sink.name == entry.sink.name && sink.kind.succeeds(&entry.sink.kind);
+            // A file is its path, whatever the sink is called; rules at Cloudflare have the sink's name in their tags.
+            let named = |sink: &Sink| sink.name == entry.sink.name || matches!(sink.kind, Kind::Map(_));
+            let stays = |sink: &Sink| named(sink) && sink.kind.takes_over_from(&entry.sink.kind);
             let stays = sinks.iter().any(stays);
             // One that is only set up otherwise takes over what its predecessor has shown or has to tell.
             untold.extend(self.dismiss(entry, !stays));

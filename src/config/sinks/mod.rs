@@ -82,21 +82,6 @@ impl Kind {
         }
     }
 
-    /// Whether one that is set up so can take over what one that is set up as `other` has shown, or has to tell.
-    #[must_use]
-    pub fn succeeds(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Cloudflare(new), Self::Cloudflare(old)) => {
-                (&new.place, &new.instance, &new.url) == (&old.place, &old.instance, &old.url)
-            }
-            (Self::Map(new), Self::Map(old)) => {
-                (&new.path, new.format, &new.socket) == (&old.path, old.format, &old.socket)
-            }
-            // What is to be told is to be told in whatever way.
-            (new, old) => !new.is_mirror() && !old.is_mirror(),
-        }
-    }
-
     /// Whether it shows the bans as they are, and is no notifier.
     #[must_use]
     pub fn is_mirror(&self) -> bool {
