@@ -326,7 +326,7 @@ impl Agent {
         }
         let mut written = self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;
         let removed = if flush { self.guard.remove().await } else { Ok(()) };
-        let unfinished = self.end_sinks(begun, flush).await;
+        let unfinished = self.end_sinks(begun, flush, written).await;
         if written {
             // What was told last need not be told again.
             written = self.keeper.flush(&mut self.engine, &self.registry, &mut self.sinks).await;

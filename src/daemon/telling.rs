@@ -191,11 +191,16 @@ impl Agent {
     }
 
     /// Ends the sinks; the names of mirrors that still show what was lifted, if they were to take it back.
-    pub(super) async fn end_sinks(&mut self, begun: Instant, withdraw: bool) -> Vec<String> {
+    pub(super) async fn end_sinks(&mut self, begun: Instant, withdraw: bool, written: bool) -> Vec<String> {
         if self.sinks.is_empty() {
             return Vec::new();
         }
-        let by = begun + if withdraw { WITHDRAWAL } else { LAST_WORDS };
+        let by = match (withdraw, written) {
+            (true, _) => begun + WITHDRAWAL,
+            (false, true) => begun + LAST_WORDS,
+            // The disk has used up the time.
+            (false, false) => begun,
+        };
         let unfinished = self.sinks.end(by.saturating_duration_since(Instant::now()), withdraw).await;
         for name in &unfinished {
             let what = if self.sinks.is_mirror(name) { "shows" } else { "has to tell" };

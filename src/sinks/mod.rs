@@ -57,6 +57,9 @@ use crate::types::JailId;
 /// A sink that is no longer configured has so long to take back what it shows.
 const FAREWELL: Duration = Duration::from_secs(120);
 
+/// Notifiers have so long for their last words where mirrors are waited for longer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What sinks need to know of the agent.
 #[derive(Clone, Default)]
 pub struct Context {
@@ -401,10 +404,14 @@ impl Sinks {
     /// Ends all sinks, at the latest after `patience`: notifiers say their last words. With `withdraw` mirrors take back what
     /// they show. The names of those that could not do all of it.
     pub async fn end(&mut self, patience: Duration, withdraw: bool) -> Vec<String> {
-        let by = Instant::now() + patience;
+        let now = Instant::now();
+        let by = now + patience;
         let mut waiting = Vec::new();
         for entry in &self.entries {
             let (done, over) = oneshot::channel();
+            // Who lifts all bans waits for mirrors; people can be told later.
+            let notifier = matches!(entry.part, Part::Notifier(_));
+            let by = if withdraw && notifier { by.min(now + LAST_WORDS) } else { by };
             if let Part::Mirror(desired) = &entry.part
                 && withdraw
             {

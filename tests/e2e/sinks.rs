@@ -75,7 +75,7 @@ fn decisions_reach_sinks_after_the_kernel() {
         NPM_JAIL,
         &format!(
             "  chat: {{ kind: telegram, chat_id: 42, token_file: DIR/token, url: '{}', events: [start, stop, ban, unban] }}
-  denied: {{ kind: map, format: list, path: DIR/banned.txt }}
+  denied: {{ kind: map, format: list, path: DIR/banned.txt, interval: 1s }}
 ",
             api.url()
         ),
@@ -224,6 +224,39 @@ sinks:
     assert!(eventually(SOON, || arrived.lock().unwrap().starts >= 3));
     assert!(arrived.lock().unwrap().bans.values().all(|n| *n == 1));
     assert!(hook.requests().len() <= before + 3);
+}
+
+/// What `cloudflare` means in `ignoreip` is what Cloudflare's API says, when that is asked for.
+#[test]
+fn cloudflares_ranges_are_refreshed() {
+    let mut world = World::new();
+    world.write("a.log", "");
+    let api = Server::start_in(world.server_name(), |_| {
+        let result = json!({ "ipv4_cidrs": ["104.16.0.0/13", "185.199.0.0/22"], "ipv6_cidrs": ["2606:4700::/32"], "etag": "x" });
+        Reply::json(200, &json!({ "success": true, "errors": [], "messages": [], "result": result }))
+    });
+    world.configure(&format!(
+        "
+filters:
+  bad: {{ failregex: '^bad <HOST>$' }}
+defaults: {{ ignoreip: [cloudflare] }}
+jails:
+  npm: {{ filter: bad, logpath: DIR/a.log }}
+cloudflare_ranges: {{ refresh: 1d, url: '{}/client/v4/ips' }}
+",
+        api.url()
+    ));
+    world.run_agent();
+    let kept = world.dir().join("state/cloudflare-ranges.json");
+    assert!(eventually(SOON, || kept.exists()), "{}", world.agent_log());
+    // The agent looks every half minute, and at a reload.
+    assert!(world.stockade(&["reload"]).status.success());
+    let out = world.stockade(&["ban", "npm", "185.199.1.2"]);
+    assert!(!out.status.success() && text(&out).contains("185.199.0.0/22"), "{}", text(&out));
+    // One of those that were shipped, and is none any more.
+    let out = world.stockade(&["ban", "npm", "188.114.96.1"]);
+    assert!(out.status.success(), "{}", text(&out));
+    assert_eq!(api.requests().len(), 1, "asked once a day");
 }
 
 /// A sink that is taken out takes back what it showed; one that comes is shown everything; one that stays is not disturbed.
