@@ -30,8 +30,8 @@ const BAN: u64 = 600;
 const OFFENDER: u64 = 260;
 /// A record of a repeater: 56 bytes, 10 in the index, 48 in a checkpoint.
 const RECORD: u64 = 150;
-/// TLS, certificates and connections, where there are sinks.
-const SINKS: u64 = 8 << 20;
+/// TLS, certificates and connections, where there are sinks, and the end of a log that is searched for lines.
+const SINKS: u64 = 16 << 20;
 /// What a notifier has to tell: see `sinks::queue`, and a message of it.
 const NOTIFIER: u64 = 14 << 20;
 /// A ban that a mirror shows: what is to be shown (130 bytes), and a file's text or the difference while it is made.

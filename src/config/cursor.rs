@@ -45,14 +45,26 @@ impl<'a> Cursor<'a> {
 
     /// A map with these keys and no others.
     pub(super) fn section(&self, known: &[&str], report: &mut Report) -> Section<'_> {
+        self.section_with(known, |_| None, report)
+    }
+
+    /// The same, where of some unknown keys more is known: what there is to say of them.
+    pub(super) fn section_with(
+        &self,
+        known: &[&str],
+        hint: impl Fn(&str) -> Option<String>,
+        report: &mut Report,
+    ) -> Section<'_> {
         let entries = self.map(report);
         for (key, _) in entries {
             if !known.contains(&key.text.as_str()) {
                 let path = Path::Key(&self.path, &key.text);
-                let hint = match nearest(&key.text, known.iter().copied()) {
-                    Some(word) => format!("did you mean `{word}`?"),
-                    None => format!("known here are {}", known.join(", ")),
-                };
+                let near = || nearest(&key.text, known.iter().copied());
+                let hint =
+                    match hint(&key.text).or_else(|| near().map(|word| format!("did you mean `{word}`?"))) {
+                        Some(hint) => hint,
+                        None => format!("known here are {}", known.join(", ")),
+                    };
                 report.mistake(Some(key.at), path, format!("unknown key; {hint}"));
             }
         }

@@ -131,7 +131,8 @@ pub(super) struct RawFilter {
 
 /// Reads a document.
 pub(super) fn read(cursor: &Cursor<'_>, report: &mut Report) -> RawConfig {
-    let top = cursor.section(TOP, report);
+    let sink = |key: &str| sinks::KINDS.contains(&key).then(|| "it stands under `sinks:`".to_owned());
+    let top = cursor.section_with(TOP, sink, report);
     let mut raw = RawConfig {
         ignoreip: top.read("ignoreip", report, addresses),
         trusted_proxies: top.read("trusted_proxies", report, addresses),

@@ -109,7 +109,9 @@ fn decisions_reach_sinks_after_the_kernel() {
     );
     assert_eq!((&of["denied"]["state"], &of["denied"]["queue"]), (&json!("ok"), &json!(1)));
 
-    // The end is told, and bans that were restored are not.
+    // The end is told (a second after the message before: sooner it would be left to the next start), and bans that were
+    // restored are not.
+    std::thread::sleep(Duration::from_millis(1500));
     let out = world.stockade(&["stop"]);
     assert!(out.status.success(), "{}", text(&out));
     assert!(eventually(SOON, || world.stockade(&["ping"]).status.code() == Some(3)));

@@ -89,7 +89,7 @@ impl Kind {
     }
 }
 
-const KINDS: [&str; 6] = ["cloudflare", "map", "telegram", "webhook", "mail", "exec"];
+pub(super) const KINDS: [&str; 6] = ["cloudflare", "map", "telegram", "webhook", "mail", "exec"];
 
 /// What is told unless `events` says otherwise.
 const EVENTS: [EventKind; 5] =
