@@ -61,7 +61,7 @@ use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
 use crate::host::{self, Places};
 use crate::kernel::backend;
-use crate::sinks::Sinks;
+use crate::sinks::{Context as SinkContext, Sinks};
 use crate::types::{Decision, JailId, Timestamp, UnbanReason};
 
 /// A timer is set for at most so long: the clock may jump, and the kernel ends bans by itself meanwhile.
@@ -202,7 +202,7 @@ impl Agent {
             guard.choice.why
         );
         let configured = if observing { &[][..] } else { &config.sinks };
-        let sinks = Sinks::start(configured, telling::context(&config, calls), left)
+        let sinks = Sinks::start(configured, SinkContext::of(&config, Some(calls)), left)
             .context("failed to start the thread of the sinks")?;
         sinks.set_jails(&jails);
         let options =

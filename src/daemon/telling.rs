@@ -14,10 +14,9 @@ use super::Agent;
 use super::jails::{Jails, Ready};
 use crate::clock;
 use crate::config::Config;
-use crate::control::Call;
-use crate::sinks::Context;
 use crate::sinks::desired::Want;
 use crate::sinks::event::{Banned, Event, EventKind, Fault, Leaked, Started, Stopped, Unbanned};
+use crate::sinks::words::cut;
 use crate::types::{Ban, Decision, JailId, Offense, Timestamp};
 
 /// So long after an agent was told to end its notifiers have had their last words: it has a second in all.
@@ -30,17 +29,6 @@ const AGAIN: Duration = Duration::from_secs(3600);
 const ERRORS: usize = 64;
 /// So many lines wait for their decisions at most: decisions are carried out after each batch.
 const DECIDING: usize = 4096;
-
-/// What sinks need to know of this agent.
-pub(super) fn context(config: &Config, calls: mpsc::Sender<Call>) -> Context {
-    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
-    Context {
-        host: host.unwrap_or_else(|_| "localhost".to_owned()),
-        state: config.paths.state.clone(),
-        calls: Some(calls),
-        ..Context::default()
-    }
-}
 
 /// The lines that decided bans: longer than what a ban keeps, for those who are told.
 #[derive(Debug, Default)]
@@ -129,7 +117,7 @@ impl Agent {
             });
             return self.sinks.tell(event, Some(names));
         }
-        let count = self.engine.record(ban.jail, ban.offender).map_or(0, |record| record.count);
+        let count = self.bans_so_far(ban);
         if !observed {
             self.sinks.ban(names, ban.offender, &want(ready, ban, count));
         }
@@ -149,10 +137,15 @@ impl Agent {
             prolonged,
             observed,
             problem: problem.map(str::to_owned),
-            line: cut(&String::from_utf8_lossy(line), Banned::LINE),
+            line: cut(&String::from_utf8_lossy(line), Banned::LINE).to_owned(),
             fields: fields(ready, &self.jails, line),
         };
         self.sinks.tell(Event::Ban(banned), Some(names));
+    }
+
+    /// Bans of this offender by this jail, with this one; 0: not known.
+    fn bans_so_far(&self, ban: &Ban) -> u32 {
+        self.engine.record(ban.jail, ban.offender).map_or(0, |record| record.count)
     }
 
     /// Gives mirrors all bans that they are to show.
@@ -163,7 +156,7 @@ impl Agent {
             let jails: HashMap<JailId, &Ready> =
                 self.jails.jails.iter().filter(shown).map(|ready| (ready.id, ready)).collect();
             let of = |ban: &Ban| {
-                let count = self.engine.record(ban.jail, ban.offender).map_or(0, |record| record.count);
+                let count = self.bans_so_far(ban);
                 jails.get(&ban.jail).map(|ready| (ban.offender, want(ready, ban, count)))
             };
             self.engine.bans().filter_map(of).collect()
@@ -258,13 +251,9 @@ fn want(ready: &Ready, ban: &Ban, count: u32) -> Want {
 fn fields(ready: &Ready, jails: &Jails, line: &[u8]) -> std::collections::BTreeMap<String, String> {
     let examined = ready.filter.examine(line, clock::now(), &jails.trust);
     let named = examined.fields.into_iter().filter(|(_, value)| !value.is_empty() && **value != *b"-");
-    named.map(|(name, value)| (name, cut(&String::from_utf8_lossy(&value), Banned::FIELD))).collect()
-}
-
-/// The beginning of a text, at most so many bytes of it.
-fn cut(text: &str, most: usize) -> String {
-    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text.get(..end).unwrap_or_default().to_owned()
+    named
+        .map(|(name, value)| (name, cut(&String::from_utf8_lossy(&value), Banned::FIELD).to_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -305,10 +294,5 @@ mod tests {
         let at = Timestamp::from_secs;
         assert!(errors.is_new("a", at(0)) && !errors.is_new("a", at(3599)) && errors.is_new("b", at(10)));
         assert!(errors.is_new("a", at(3600)));
-    }
-
-    #[test]
-    fn text_is_cut_between_characters() {
-        assert_eq!((cut("aü", 2).as_str(), cut("aü", 3).as_str(), cut("", 3).as_str()), ("a", "aü", ""));
     }
 }

@@ -48,8 +48,8 @@ use self::queue::Queue;
 use self::state::State;
 use self::thread::Thread;
 use self::trouble::Trouble;
-use crate::config::Sink;
 use crate::config::sinks::Kind;
+use crate::config::{Config, Sink};
 use crate::control::Call;
 use crate::daemon::jails::Jails;
 use crate::types::JailId;
@@ -71,6 +71,20 @@ pub struct Context {
     pub calls: Option<mpsc::Sender<Call>>,
     /// The jails.
     pub book: Book,
+}
+
+impl Context {
+    /// What is known of this host and this configuration; no jails yet.
+    #[must_use]
+    pub fn of(config: &Config, calls: Option<mpsc::Sender<Call>>) -> Self {
+        let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        Self {
+            host: host.unwrap_or_else(|_| "localhost".to_owned()),
+            state: config.paths.state.clone(),
+            calls,
+            book: Book::default(),
+        }
+    }
 }
 
 /// The jails as they are configured now, for sinks that read logs.

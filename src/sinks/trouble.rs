@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
+use super::words::cut;
+
 /// So long a message may be, in bytes: what a far side answers is its own text.
 const LONGEST: usize = 400;
 
@@ -92,8 +94,7 @@ fn tidy(text: String) -> String {
     }
     let mut out: String = text.chars().map(|c| if hostile(c) { ' ' } else { c }).collect();
     if out.len() > LONGEST {
-        let cut = (0..=LONGEST).rev().find(|at| out.is_char_boundary(*at)).unwrap_or(0);
-        out.truncate(cut);
+        out.truncate(cut(&out, LONGEST).len());
         out.push('…');
     }
     out

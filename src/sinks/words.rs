@@ -71,3 +71,20 @@ fn merged(merged: &Merged) -> String {
     }
     format!("{} to {}: {}", merged.at, merged.last, parts.join(", "))
 }
+
+/// The beginning of a text, at most so many bytes of it, and whole characters.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!((cut("aü", 2), cut("aü", 3), cut("", 3)), ("a", "aü", ""));
+    }
+}

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::finding::{Finding, Mark, Section};
 use crate::config::Config;
 use crate::daemon::jails::Jails;
-use crate::sinks::{self, Book, Checked, Context};
+use crate::sinks::{self, Checked, Context};
 
 /// So long one sink may take; all are tried at once.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -17,15 +17,8 @@ pub(super) fn look(config: &Config, jails: &Jails) -> Result<Vec<Finding>> {
     if config.sinks.is_empty() {
         return Ok(Vec::new());
     }
-    let book = Book::default();
-    book.set(jails.clone());
-    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
-    let context = Context {
-        host: host.unwrap_or_else(|_| "localhost".to_owned()),
-        state: config.paths.state.clone(),
-        calls: None,
-        book,
-    };
+    let context = Context::of(config, None);
+    context.book.set(jails.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let findings = runtime.block_on(async {
         let mut tries = tokio::task::JoinSet::new();
