@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 /// Exit codes, the same for every command.
 pub mod exit {
@@ -204,6 +205,27 @@ pub enum Command {
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,
+    },
+    /// Look at this host, propose a configuration, and write it when told to
+    Setup {
+        /// Where the configuration is.
+        #[command(flatten)]
+        config: ConfigArg,
+        /// Write it without asking
+        #[arg(long)]
+        yes: bool,
+        /// Then run the jails over the last day's logs: who would have been banned
+        #[arg(long)]
+        observe: bool,
+        /// Look at the host whose files are below this directory
+        #[arg(long, value_name = "DIR", default_value = "/")]
+        root: PathBuf,
+    },
+    /// Print the completion of this command line for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
     },
     /// See it work in a network namespace of its own; nothing on this host is touched
     Demo,

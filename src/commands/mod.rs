@@ -2,11 +2,13 @@
 
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod explain;
 mod link;
 mod log;
 mod replay;
+mod setup;
 mod sources;
 mod status;
 mod test;
@@ -52,6 +54,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Reload { config } => client::reload(&config.config),
         Command::Stop { flush, config } => client::stop(&config.config, flush),
         Command::Ping { config } => client::ping(&config.config),
+        Command::Setup { config, yes, observe, root } => setup::run(&config.config, &root, yes, observe),
+        Command::Completions { shell } => completions::run(shell),
         Command::Demo => demo::run(),
         Command::Version => print(&format!("stockade {}", env!("CARGO_PKG_VERSION"))),
     }

@@ -1,0 +1,75 @@
+//! The commands that the documentation shows, so that tests can run what a reader is told to run.
+//!
+//! A fenced block of commands (```` ```sh ````) has a comment in front of it that says which test runs it:
+//! `<!-- runs: NAME -->`. `tests/docs` refuses a block without one, and one whose name no test claims.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every name that may stand in `<!-- runs: NAME -->`, and the test that runs those blocks.
+pub(crate) const RUNNERS: &[(&str, &str)] = &[
+    ("host", "tests/docs: with an agent on a host in namespaces of its own"),
+    ("build", "tests/docs: in the source tree"),
+    ("deb", "tests/packages: on a Debian that was made for it"),
+    ("rpm", "tests/packages: with rpm's own tools"),
+    ("container", "tests/docker: with a Docker engine of its own"),
+];
+
+/// One block of commands.
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// The file, from the top of the tree.
+    pub(crate) file: PathBuf,
+    /// The line of its first command, from 1.
+    pub(crate) line: usize,
+    /// Who runs it; empty when nobody does.
+    pub(crate) runner: String,
+    /// The language behind the fence.
+    pub(crate) language: String,
+    /// The text between the fences.
+    pub(crate) text: String,
+}
+
+/// All documents for people: the README, CONTRIBUTING and `docs/`.
+pub(crate) fn documents() -> Vec<PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found: Vec<PathBuf> = fs::read_dir(top)
+        .unwrap()
+        .chain(fs::read_dir(top.join("docs")).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "md"))
+        .map(|path| path.strip_prefix(top).unwrap().to_owned())
+        .collect();
+    found.sort();
+    found
+}
+
+/// Every fenced block of `file`, whatever its language.
+pub(crate) fn blocks(file: &Path) -> Vec<Block> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let (mut found, mut runner) = (Vec::new(), String::new());
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        if let Some(name) = line.trim().strip_prefix("<!-- runs: ").and_then(|l| l.strip_suffix(" -->")) {
+            name.clone_into(&mut runner);
+        } else if let Some(language) = line.trim().strip_prefix("```") {
+            let inside: Vec<&str> =
+                lines.by_ref().map(|(_, line)| line).take_while(|line| line.trim() != "```").collect();
+            found.push(Block {
+                file: file.to_owned(),
+                line: number + 2,
+                runner: std::mem::take(&mut runner),
+                language: language.to_owned(),
+                text: inside.join("\n"),
+            });
+        } else if !line.trim().is_empty() {
+            runner.clear();
+        }
+    }
+    found
+}
+
+/// The blocks of all documents that `runner` has to run, in the order of the files.
+pub(crate) fn run_by(runner: &str) -> Vec<Block> {
+    documents().iter().flat_map(|file| blocks(file)).filter(|block| block.runner == runner).collect()
+}
