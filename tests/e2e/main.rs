@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod check;
+mod confine;
+mod confined;
 mod crash;
 mod docker;
 mod escalation;
