@@ -39,11 +39,12 @@ fn raise(wanted: CapabilitySet) -> rustix::io::Result<()> {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // Both only ever make less, which nothing refuses.
-        drop(clear_ambient_capability_set());
-        drop(capabilities(None).and_then(|held| {
-            set_capabilities(None, CapabilitySets { inheritable: CapabilitySet::empty(), ..held })
-        }));
+        // Both only make it less, which nothing refuses.
+        let _cleared = clear_ambient_capability_set();
+        if let Ok(held) = capabilities(None) {
+            let none = CapabilitySets { inheritable: CapabilitySet::empty(), ..held };
+            let _cleared = set_capabilities(None, none);
+        }
     }
 }
 

@@ -91,10 +91,9 @@ impl fmt::Display for Kept {
         if self.programs.is_empty() {
             return f.write_str("; what is run gets no others");
         }
-        let how = if self.bounding.difference(self.capabilities).is_empty() {
+        // Under no_new_privs not even root's programs have more than who runs them (capabilities(7)).
+        let how = if self.no_new_privs || self.bounding.difference(self.capabilities).is_empty() {
             "with no others"
-        } else if self.no_new_privs {
-            "with what their user has (no_new_privs is set: none gains more by itself)"
         } else {
             "with all that their user may have"
         };
@@ -131,7 +130,9 @@ mod tests {
         kept.programs = vec!["mail".to_owned(), "web".to_owned()];
         let told = format!("{told}; programs are run for the sinks mail, web, with");
         assert_eq!(kept.to_string(), format!("{told} no others"));
-        (kept.bounding, kept.no_new_privs) = (CapabilitySet::all(), false);
+        kept.bounding = CapabilitySet::all();
+        assert_eq!(kept.to_string(), format!("{told} no others"));
+        kept.no_new_privs = false;
         assert_eq!(kept.to_string(), format!("{told} all that their user may have"));
         kept.capabilities = CapabilitySet::empty();
         assert!(kept.to_string().starts_with("capabilities kept: none; "));

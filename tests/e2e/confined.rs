@@ -50,8 +50,9 @@ fn launch() {
     let words: Vec<&str> = words.split(SEPARATOR).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).env_remove(RUN).env_remove(WITH);
-    let filters = unit.filters();
-    drop_capabilities(unit.capabilities());
+    // Without no_new_privs systemd alone can install a filter, for it may do everything.
+    let filters = if unit.last("NoNewPrivileges") == "no" { Vec::new() } else { unit.filters() };
+    drop_capabilities(unit.capabilities(), unit.last("SecureBits") == "noroot-locked");
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     for filter in &filters {
         apply_filter(filter).unwrap();
@@ -60,12 +61,15 @@ fn launch() {
 }
 
 /// As the unit's User=, AmbientCapabilities=, CapabilityBoundingSet= and SecureBits= do, but for the user.
-fn drop_capabilities(keep: CapabilitySet) {
+fn drop_capabilities(keep: CapabilitySet, as_any_other: bool) {
     let known = (0..63).map(|n| CapabilitySet::from_bits_retain(1 << n));
     for one in known.filter(|one| capability_is_in_bounding_set(*one) == Ok(true)) {
         if !keep.contains(one) {
             remove_capability_from_bounding_set(one).unwrap();
         }
+    }
+    if !as_any_other {
+        return;
     }
     let bits = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
     set_capabilities_secure_bits(bits).unwrap();
@@ -94,7 +98,8 @@ impl Unit {
     fn add(&mut self, path: &Path) {
         let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        self.0.extend(lines.filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
+        self.0
+            .extend(lines.filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())));
     }
 
     /// The words of a directive that may stand several times; an empty one forgets those before (systemd.exec(5)).
@@ -110,6 +115,14 @@ impl Unit {
         words
     }
 
+    /// What holds of a directive that has one value.
+    fn last(&self, directive: &str) -> &str {
+        let mut of = self.0.iter().filter(|(name, _)| name == directive);
+        of.next_back()
+            .map(|(_, value)| value.as_str())
+            .unwrap_or_else(|| panic!("the unit has no {directive}="))
+    }
+
     fn capabilities(&self) -> CapabilitySet {
         let name = |word: &str| word.strip_prefix("CAP_").and_then(CapabilitySet::from_name);
         self.words("CapabilityBoundingSet").into_iter().map(|word| name(word).expect(word)).collect()
@@ -123,12 +136,13 @@ impl Unit {
         let refused = |name: &str, rules: Vec<SeccompRule>| (number(name), rules);
         let families = self.words("RestrictAddressFamilies").into_iter().map(family);
         let families = families.map(|family| condition(0, SeccompCmpOp::Ne, family)).collect();
-        for switch in ["MemoryDenyWriteExecute", "RestrictNamespaces", "NoNewPrivileges"] {
-            assert_eq!(self.words(switch), ["yes"], "{switch}= is judged here as the unit had it");
+        for switch in ["MemoryDenyWriteExecute", "RestrictNamespaces"] {
+            assert_eq!(self.last(switch), "yes", "{switch}= is what the filters below are made for");
         }
         let (write_exec, exec) = (0x6, 0x4);
         let masked = |argument, mask| rule(vec![condition(argument, SeccompCmpOp::MaskedEq(mask), mask)]);
-        let namespaces = [0x80, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
+        let namespaces =
+            [0x80, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000];
         let denied = [
             refused("socket", vec![rule(families)]),
             refused("mmap", vec![masked(2, write_exec)]),
@@ -152,7 +166,9 @@ impl Unit {
     /// The names of system calls, groups resolved as this machine's systemd does.
     fn allowed(&self) -> BTreeSet<String> {
         let out = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter"]).output();
-        let out = out.expect("systemd-analyze resolves groups of system calls: tests/run installs the package systemd");
+        let out = out.expect(
+            "systemd-analyze resolves groups of system calls: tests/run installs the package systemd",
+        );
         assert!(out.status.success(), "{out:?}");
         let text = String::from_utf8(out.stdout).unwrap();
         let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -185,7 +201,8 @@ impl Unit {
 
 /// The numbers of system calls, as the C library's headers have them. What this machine does not have has none.
 fn numbers() -> BTreeMap<String, i64> {
-    let out = Command::new("cc").args(["-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"]).output();
+    let out =
+        Command::new("cc").args(["-E", "-dM", "-include", "sys/syscall.h", "-x", "c", "/dev/null"]).output();
     let out = out.expect("cc tells the numbers of system calls: tests/run installs gcc");
     assert!(out.status.success(), "{out:?}");
     let text = String::from_utf8(out.stdout).unwrap();
@@ -240,17 +257,22 @@ fn what_the_unit_does_not_allow_kills() {
     let (status, told) = run(&["grep", "-E", "^(Cap|NoNew|Seccomp:)", "/proc/self/status"]);
     assert!(status.success(), "{status}: {told}");
     let four = "000000c000001004";
-    for line in
-        ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].map(|set| format!("{set}:\t{four}")).iter().chain(&[
-            "NoNewPrivs:\t1".to_owned(),
-            "Seccomp:\t2".to_owned(),
-        ])
+    for line in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        .map(|set| format!("{set}:\t{four}"))
+        .iter()
+        .chain(&["NoNewPrivs:\t1".to_owned(), "Seccomp:\t2".to_owned()])
     {
         assert!(told.contains(line), "{line} is missing in {told}");
     }
-    for refused in [&["unshare", "--user", "true"][..], &["chroot", "/", "true"], &["ip", "netns", "exec", "x", "true"]] {
+    for refused in
+        [&["unshare", "--user", "true"][..], &["chroot", "/", "true"], &["ip", "netns", "exec", "x", "true"]]
+    {
         let (status, told) = run(refused);
-        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(31), "{refused:?}: {status} {told}");
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(31),
+            "{refused:?}: {status} {told}"
+        );
     }
     // A socket of a family that is none of the unit's (AF_PACKET).
     let (status, told) = run(&["perl", "-e", "socket(my $s, 17, 3, 0)"]);

@@ -31,6 +31,7 @@ mod reload;
 mod robust;
 mod sinks;
 mod syslog;
+mod unit;
 mod verify;
 mod world;
 
