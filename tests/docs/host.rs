@@ -22,10 +22,12 @@ for dir in etc var; do
 done
 mount -t tmpfs none /srv
 mount -t tmpfs none /run
-mkdir -p /etc/stockade /run/stockade /srv/npm/data/logs /var/log/traefik
-rm -rf /var/lib/stockade /var/lib/docker
+rm -rf /var/lib/stockade /var/lib/docker /var/log/nginx /var/log/apache2
+mkdir -p /etc/stockade /run/stockade /srv/npm/data/logs /var/log/traefik /var/log/nginx
 cp "$T/npm.log" /srv/npm/data/logs/proxy-host-1_access.log
 cp "$T/traefik.log" /var/log/traefik/access.log
+cp "$T/nginx.log" /var/log/nginx/access.log
+cp "$T/haproxy.log" /var/log/haproxy.log
 cp "$T/config.yaml" /etc/stockade/config.yaml
 : > /var/log/auth.log
 ip link set lo up
@@ -62,6 +64,7 @@ fn script(blocks: &[&Block]) -> String {
 /// Lines of the last minutes: an attacker who asks for what is not there, and a visitor.
 fn logs(dir: &Path) {
     let (mut npm, mut traefik) = (String::new(), String::new());
+    let (mut nginx, mut haproxy) = (String::new(), String::new());
     let now = jiff::Zoned::now();
     for n in 0..40_i64 {
         let at = &now - jiff::Span::new().seconds(40 - n);
@@ -70,11 +73,17 @@ fn logs(dir: &Path) {
         let (status, path) =
             if n % 4 == 0 { (200, "/".to_owned()) } else { (404, format!("/wp-login.php?{n}")) };
         writeln!(npm, "[{clf}] - {status} {status} - GET https app.example.org \"{path}\" [Client {client}] [Length 5] [Gzip -] [Sent-to 10.0.0.2] \"curl/8.7.1\" \"-\"").unwrap();
+        writeln!(nginx, "{client} - - [{clf}] \"GET {path} HTTP/1.1\" {status} 5 \"-\" \"curl/8.7.1\"")
+            .unwrap();
+        let (syslog, accepted) = (at.strftime("%b %e %H:%M:%S"), at.strftime("%d/%b/%Y:%H:%M:%S.000"));
+        writeln!(haproxy, "{syslog} web1 haproxy[71]: {client}:40022 [{accepted}] web~ app/s1 0/0/1/2/3 {status} 5 - - ---- 1/1/0/0/0 0/0 \"GET {path} HTTP/1.1\"").unwrap();
         let time = at.timestamp();
         writeln!(traefik, r#"{{"ClientAddr":"{client}:40022","ClientHost":"{client}","ClientPort":"40022","ClientUsername":"-","DownstreamContentSize":19,"DownstreamStatus":{status},"Duration":72313,"RequestCount":{n},"RequestHost":"app.example.org","RequestMethod":"GET","RequestPath":"{path}","RequestProtocol":"HTTP/2.0","RequestScheme":"https","StartLocal":"{time}","StartUTC":"{time}","entryPointName":"websecure","level":"info","msg":"","request_User-Agent":"curl/8.7.1","time":"{time}"}}"#).unwrap();
     }
     fs::write(dir.join("npm.log"), npm).unwrap();
     fs::write(dir.join("traefik.log"), traefik).unwrap();
+    fs::write(dir.join("nginx.log"), nginx).unwrap();
+    fs::write(dir.join("haproxy.log"), haproxy).unwrap();
 }
 
 /// The configuration that a page says is `/etc/stockade/config.yaml`; without one, that of the README.
@@ -157,4 +166,5 @@ pages! {
     the_page_about_nginx_proxy_manager "docs/npm.md",
     the_page_about_traefik "docs/traefik.md",
     the_page_about_trouble "docs/troubleshooting.md",
+    the_page_about_web_servers "docs/web-servers.md",
 }
