@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Every name that may stand in `<!-- runs: NAME -->`, and the test that runs those blocks.
 pub(crate) const RUNNERS: &[(&str, &str)] = &[
     ("host", "tests/docs: with an agent on a host in namespaces of its own"),
-    ("build", "tests/docs: in the source tree"),
+    ("ci", "continuous integration itself, word for word: tests/docs sees that it does"),
     ("deb", "tests/packages: on a Debian that was made for it"),
     ("rpm", "tests/packages: with rpm's own tools"),
     ("container", "tests/docker: with a Docker engine of its own"),
