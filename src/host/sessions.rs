@@ -92,8 +92,12 @@ mod tests {
     #[test]
     fn where_the_hosts_processes_are_not_there_logind_is_believed() {
         let dir = tempfile::tempdir().unwrap();
-        let places =
-            Places { sessions: dir.path().join("s"), proc: dir.path().join("p"), utmp: dir.path().join("u"), ..Places::default() };
+        let places = Places {
+            sessions: dir.path().join("s"),
+            proc: dir.path().join("p"),
+            utmp: dir.path().join("u"),
+            ..Places::default()
+        };
         fs::create_dir_all(&places.sessions).unwrap();
         fs::create_dir_all(places.proc.join("self/ns")).unwrap();
         let session = "STATE=active\nUSER=root\nLEADER=4711\nREMOTE_HOST=192.0.2.7\n";
