@@ -57,6 +57,7 @@ use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
+use crate::confine;
 use crate::control::{self, Call};
 use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
@@ -84,6 +85,7 @@ pub fn run(path: &Path, observe: bool, wait: bool) -> Result<()> {
     let Some(config) = config else { return Ok(()) };
     crate::log::init(&config.log);
     raise_file_limit();
+    confine::confine(&config, observe);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

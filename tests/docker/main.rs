@@ -35,7 +35,12 @@ impl Told {
     /// Runs the next block, which must be the one that has `part`; what it prints.
     fn run(&mut self, machine: &Machine, part: &str) -> String {
         let block = self.blocks.next().unwrap();
-        assert!(block.text.contains(part), "not the commands with {part:?}: {block:?}");
+        assert!(
+            block.text.contains(part),
+            "{}:{}: not the commands with {part:?}: {block:?}",
+            block.file.display(),
+            block.line
+        );
         machine.sh(&format!("cd /src\n{}", block.text))
     }
 

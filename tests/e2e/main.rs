@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod check;
+mod confine;
+mod confined;
 mod crash;
 mod docker;
 mod escalation;
@@ -29,6 +31,7 @@ mod reload;
 mod robust;
 mod sinks;
 mod syslog;
+mod unit;
 mod verify;
 mod world;
 

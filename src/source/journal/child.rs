@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Entry, FIELDS};
 use super::matches::Matches;
+use crate::confine;
 use crate::types::Timestamp;
 
 /// Where it is looked for. Not in `PATH`: what runs as root is not for others to name.
@@ -113,7 +114,7 @@ impl Child {
         command.args(matches.arguments());
         let program = PathBuf::from(command.get_program());
         let failed = |source| ChildError::Run { program: program.clone(), source };
-        let child = command.spawn().map_err(failed)?;
+        let child = spawn(&mut command).map_err(failed)?;
         Self::of(child, longest).ok_or_else(|| failed(io::Error::other("it has no standard output")))
     }
 
@@ -247,7 +248,7 @@ pub fn last_entry(matches: &Matches, directory: Option<&Path>) -> Result<Option<
     command.arg("--lines=1").args(matches.arguments());
     let program = PathBuf::from(command.get_program());
     let failed = |source| ChildError::Run { program: program.clone(), source };
-    let mut child = command.spawn().map_err(failed)?;
+    let mut child = spawn(&mut command).map_err(failed)?;
     let until = Instant::now() + PATIENCE;
     while child.try_wait().map_err(failed)?.is_none() {
         if Instant::now() > until {
@@ -285,6 +286,12 @@ fn command(directory: Option<&Path>) -> Result<Command, ChildError> {
     command.env_clear().env("LC_ALL", "C").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
+}
+
+/// Starts it, with what it needs to read journals and nothing else of what the agent may.
+fn spawn(command: &mut Command) -> io::Result<std::process::Child> {
+    let _lent = confine::lend(confine::JOURNALCTL);
+    command.spawn()
 }
 
 /// One line of what it said.
