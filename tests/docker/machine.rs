@@ -13,7 +13,8 @@ pub(crate) struct Machine {
     boot: Child,
     init: String,
     cgroup: String,
-    dir: tempfile::TempDir,
+    /// What was written, gone with the machine.
+    _dir: tempfile::TempDir,
 }
 
 impl Machine {
@@ -49,7 +50,7 @@ impl Machine {
         let init = || fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
         assert!(eventually(ENGINE, || !init().is_empty()), "the machine does not start: {}", told());
         let cgroup = format!("/stockade-docker-{}", boot.id());
-        let machine = Self { init: init(), cgroup, boot, dir };
+        let machine = Self { init: init(), cgroup, boot, _dir: dir };
         let up = || machine.command("test", &["-e", "/run/up"]).output().unwrap().status.success();
         assert!(eventually(ENGINE, up), "the machine does not come up: {}", told());
         machine
