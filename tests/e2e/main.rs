@@ -28,6 +28,7 @@ mod read_back;
 mod reload;
 mod robust;
 mod sinks;
+mod stop;
 mod syslog;
 mod verify;
 mod world;
