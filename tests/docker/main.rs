@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 #[path = "../support/docs.rs"]
-#[expect(dead_code, reason = "others use the rest")]
 mod docs;
 mod image;
 mod machine;
