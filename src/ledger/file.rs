@@ -97,6 +97,8 @@ fn hint(error: &rusqlite::Error) -> &'static str {
 pub(super) fn open(state: &Path) -> Result<Connection, OpenError> {
     let path = state.join(NAME);
     private(state, &path)?;
+    // The directory may be a link to where there is room, as it is in a container; the file may not be one.
+    let path = fs::canonicalize(state).map_or(path, |state| state.join(NAME));
     let failed = |what| {
         let path = path.clone();
         move |source| OpenError::Sqlite { what, path, source }

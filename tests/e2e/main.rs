@@ -30,6 +30,7 @@ mod read_back;
 mod reload;
 mod robust;
 mod sinks;
+mod stop;
 mod syslog;
 mod unit;
 mod verify;
