@@ -4,6 +4,7 @@
 //! Nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod boot;
 mod check;
 mod confine;
 mod confined;
