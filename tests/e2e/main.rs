@@ -27,6 +27,7 @@ mod protect;
 mod read_back;
 mod reload;
 mod robust;
+mod setup;
 mod sinks;
 mod syslog;
 mod verify;
