@@ -74,7 +74,8 @@ impl Replay {
     pub(super) fn step(&mut self, mut take: impl FnMut(&Decision, Timestamp)) -> Result<bool> {
         // Several logs are merged by time, as they were written: one address may offend in all of them.
         let Some(next) = earliest(&mut self.streams)? else { return Ok(false) };
-        let others = self.streams.iter().enumerate().filter(|(n, _)| *n != next).filter_map(|(_, s)| s.head());
+        let others =
+            self.streams.iter().enumerate().filter(|(n, _)| *n != next).filter_map(|(_, s)| s.head());
         let until = others.min();
         let (engine, now) = (&mut self.engine, &mut self.now);
         self.streams[next].feed(until, |offense| {

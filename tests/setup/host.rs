@@ -82,7 +82,14 @@ impl Host {
     }
 
     /// A container as dockerd 27 keeps it; mounts are pairs of what is on the host (a path, or a volume's name) and where.
-    pub(crate) fn container(&self, digit: char, name: &str, image: &str, args: &[&str], mounts: &[(&str, &str)]) -> String {
+    pub(crate) fn container(
+        &self,
+        digit: char,
+        name: &str,
+        image: &str,
+        args: &[&str],
+        mounts: &[(&str, &str)],
+    ) -> String {
         let id: String = std::iter::repeat_n(digit, 64).collect();
         let points: serde_json::Map<String, Value> = mounts
             .iter()
@@ -149,7 +156,14 @@ impl Host {
     /// With `check` behind it, which asks the kernel: in a network namespace of its own.
     pub(crate) fn setup_apart(&self, args: &[&str]) -> Output {
         let root = self.root();
-        let own = ["--map-root-user", "--net", env!("CARGO_BIN_EXE_stockade"), "setup", "--root", root.to_str().unwrap()];
+        let own = [
+            "--map-root-user",
+            "--net",
+            env!("CARGO_BIN_EXE_stockade"),
+            "setup",
+            "--root",
+            root.to_str().unwrap(),
+        ];
         self.command("unshare", &[&own, args].concat()).output().unwrap()
     }
 
@@ -211,5 +225,9 @@ pub(crate) fn golden(name: &str, found: &str) {
         fs::write(&path, found).unwrap();
     }
     let wanted = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == wanted, "{} says otherwise (STOCKADE_GOLDEN=write writes it anew); found:\n{found}", path.display());
+    assert!(
+        found == wanted,
+        "{} says otherwise (STOCKADE_GOLDEN=write writes it anew); found:\n{found}",
+        path.display()
+    );
 }

@@ -14,7 +14,11 @@ fn odd_names_stay_names() {
     host.container('a', "npm", "jc21/nginx-proxy-manager", &["/init"], &[(&odd, "/data")]);
     host.log(&format!("{odd}/logs/proxy-host-1_access.log"), &npm(CLIENT, 404), 3);
     // Next to it, what the name would mean as a glob.
-    host.log("/srv/a'b \"c\" #d\n    enabled: false\nx/data/logs/proxy-host-1_access.log", &npm(CLIENT, 404), 3);
+    host.log(
+        "/srv/a'b \"c\" #d\n    enabled: false\nx/data/logs/proxy-host-1_access.log",
+        &npm(CLIENT, 404),
+        3,
+    );
     let evil = host.container('b', &format!("evil\n  injected: 1{ESCAPE}"), "nginx", &["nginx"], &[]);
     host.stdout(&evil, &combined(CLIENT, 404), 20);
     host.log(&format!("/var/log/nginx/x\n  y: {ESCAPE}access.log"), &combined(CLIENT, 404), 5);
@@ -50,11 +54,37 @@ fn a_containers_links_lead_nowhere() {
     fs::create_dir_all(volumes.join("other/_data")).unwrap();
     symlink("/root/secret", volumes.join("npm_data/_data/logs/proxy-host-1_access.log")).unwrap();
     symlink("../../../../../../../root/logs", volumes.join("other/_data/logs")).unwrap();
-    nix::unistd::mkfifo(&volumes.join("npm_data/_data/logs/proxy-host-2_access.log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // And where the host would look for them anyway.
+    let mounts = [("/opt/npm/data", "/data"), ("/var/log/nginx", "/weblogs")];
+    host.container('c', "npm3", "jc21/nginx-proxy-manager", &["/init"], &mounts);
+    for (directory, name) in
+        [("opt/npm/data/logs", "proxy-host-1_access.log"), ("var/log/nginx", "access.log")]
+    {
+        fs::create_dir_all(host.root().join(directory)).unwrap();
+        symlink("/root/secret", host.root().join(directory).join(name)).unwrap();
+    }
+    host.container(
+        'd',
+        "npm4",
+        "jc21/nginx-proxy-manager",
+        &["/init"],
+        &[("/opt/nginx-proxy-manager/data", "/data")],
+    );
+    fs::create_dir_all(host.root().join("opt/nginx-proxy-manager/data")).unwrap();
+    symlink("/root/logs", host.root().join("opt/nginx-proxy-manager/data/logs")).unwrap();
+    nix::unistd::mkfifo(
+        &volumes.join("npm_data/_data/logs/proxy-host-2_access.log"),
+        nix::sys::stat::Mode::S_IRWXU,
+    )
+    .unwrap();
     let out = host.setup(&[]);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out));
     assert!(out.stdout.is_empty(), "{}", text(&out));
-    assert!(stderr(&out).contains("links in what a container can write lead wherever the container says"), "{}", text(&out));
+    assert!(
+        stderr(&out).contains("links in what a container can write lead wherever the container says"),
+        "{}",
+        text(&out)
+    );
     assert!(stderr(&out).contains("is no regular file"), "{}", text(&out));
 }
 
@@ -68,5 +98,9 @@ fn what_is_no_utf8_is_told_and_left_out() {
     fs::write(odd, combined(CLIENT, 404)).unwrap();
     let out = host.setup(&[]);
     assert!(stderr(&out).contains("its name is no UTF-8"), "{}", text(&out));
-    assert!(String::from_utf8_lossy(&out.stdout).contains("/var/log/nginx/*access.log: 1 file"), "{}", text(&out));
+    assert!(
+        String::from_utf8_lossy(&out.stdout).contains("/var/log/nginx/*access.log: 1 file"),
+        "{}",
+        text(&out)
+    );
 }

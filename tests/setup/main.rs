@@ -1,8 +1,8 @@
 //! `stockade setup` on directories that stand for hosts: what it proposes is kept in `golden/`, to be read as a person would.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
-mod hostile;
 mod host;
+mod hostile;
 mod writing;
 
 use host::{CLIENT, CLOUDFLARE, GATEWAY, Host, combined, golden, haproxy, npm, sshd, stderr, text, traefik};
@@ -12,7 +12,13 @@ const NPM: &str = "jc21/nginx-proxy-manager:latest";
 #[test]
 fn nginx_proxy_manager_in_docker_with_a_bind_mount() {
     let host = Host::new();
-    host.container('a', "npm", NPM, &["/init"], &[("/opt/proxy/data", "/data"), ("/opt/proxy/tls", "/etc/letsencrypt")]);
+    host.container(
+        'a',
+        "npm",
+        NPM,
+        &["/init"],
+        &[("/opt/proxy/data", "/data"), ("/opt/proxy/tls", "/etc/letsencrypt")],
+    );
     host.log("/opt/proxy/data/logs/proxy-host-1_access.log", &npm(CLIENT, 404), 3);
     host.log("/opt/proxy/data/logs/proxy-host-2_access.log", &npm(CLIENT, 200), 3);
     host.file("/opt/proxy/data/logs/proxy-host-3_access.log", "");
@@ -27,12 +33,19 @@ fn nginx_proxy_manager_in_docker_with_a_bind_mount() {
 fn nginx_proxy_manager_in_a_volume_behind_cloudflare() {
     let host = Host::new();
     host.container('a', "npm-app-1", NPM, &["/init"], &[("npm_data", "/data")]);
-    host.log("/var/lib/docker/volumes/npm_data/_data/logs/proxy-host-1_access.log", &npm(CLOUDFLARE, 404), 30);
+    host.log(
+        "/var/lib/docker/volumes/npm_data/_data/logs/proxy-host-1_access.log",
+        &npm(CLOUDFLARE, 404),
+        30,
+    );
     golden("npm-volume-cloudflare", &host.proposal());
     // When the proxy says who is behind Cloudflare there is nothing to do any more.
     let told = npm("203.0.113.9", 404);
     host.log("/var/lib/docker/volumes/npm_data/_data/logs/proxy-host-1_access.log", &told, 30);
-    host.file("/var/lib/docker/volumes/npm_data/_data/nginx/custom/server_proxy.conf", "real_ip_header CF-Connecting-IP;\n");
+    host.file(
+        "/var/lib/docker/volumes/npm_data/_data/nginx/custom/server_proxy.conf",
+        "real_ip_header CF-Connecting-IP;\n",
+    );
     let proposal = host.proposal();
     assert!(!proposal.contains("TO DO"), "{proposal}");
     assert!(proposal.contains("ignoreip: [loopback, self, private, cloudflare]"), "{proposal}");
@@ -66,7 +79,11 @@ fn traefik_in_docker_with_its_standard_output() {
     let id = host.container('c', "shop", "example/shop", &["/bin/shop"], &[]);
     host.stdout(&id, &combined("172.18.0.2", 404), 30);
     let out = host.setup(&[]);
-    assert!(stderr(&out).contains("container shop: the 30 requests in its log name no client from elsewhere"), "{}", text(&out));
+    assert!(
+        stderr(&out).contains("container shop: the 30 requests in its log name no client from elsewhere"),
+        "{}",
+        text(&out)
+    );
     assert!(!text(&out).contains("hunter2"), "{}", text(&out));
     golden("traefik-stdout", &host.proposal());
 }
@@ -96,7 +113,11 @@ fn nginx_and_sshd_on_debian() {
 fn apache_with_its_names_on_debian_and_on_fedora() {
     let host = Host::new();
     host.log("/var/log/apache2/access.log", &combined(CLIENT, 404), 5);
-    host.log("/var/log/apache2/other_vhosts_access.log", &format!("one.example:443 {}", combined(CLIENT, 200)), 5);
+    host.log(
+        "/var/log/apache2/other_vhosts_access.log",
+        &format!("one.example:443 {}", combined(CLIENT, 200)),
+        5,
+    );
     host.log("/var/log/httpd/ssl_access_log", &combined(CLIENT, 404), 5);
     host.file("/etc/apache2/conf-enabled/remoteip.conf", "RemoteIPHeader CF-Connecting-IP\n");
     golden("apache", &host.proposal());
@@ -128,20 +149,34 @@ fn haproxy_has_a_filter_of_its_own() {
         .output()
         .unwrap();
     let told = text(&out);
-    let outcomes: Vec<serde_json::Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let outcomes: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<(&str, &str)> = outcomes[..6]
         .iter()
         .map(|line| (line["outcome"].as_str().unwrap(), line["offender"].as_str().unwrap_or_default()))
         .collect();
     let missed = ("missed", "");
-    let wanted = [("matched", CLIENT), ("matched", "2001:db8::7"), missed, ("ignored", ""), missed, ("matched", CLIENT)];
+    let wanted = [
+        ("matched", CLIENT),
+        ("matched", "2001:db8::7"),
+        missed,
+        ("ignored", ""),
+        missed,
+        ("matched", CLIENT),
+    ];
     assert_eq!(told, wanted);
 }
 
 #[test]
 fn a_tunnel_of_cloudflares_needs_no_ranges() {
     let host = Host::new();
-    host.container('d', "tunnel", "cloudflare/cloudflared:2026.1", &["cloudflared", "tunnel", "run", "--token", "hunter2"], &[]);
+    host.container(
+        'd',
+        "tunnel",
+        "cloudflare/cloudflared:2026.1",
+        &["cloudflared", "tunnel", "run", "--token", "hunter2"],
+        &[],
+    );
     host.log("/var/log/nginx/access.log", &combined("127.0.0.1", 404), 30);
     let out = host.setup(&[]);
     assert!(!text(&out).contains("hunter2"), "{}", text(&out));
@@ -155,7 +190,9 @@ fn where_nothing_is_found_nothing_is_proposed_and_why_is_told() {
     assert_eq!(out.status.code(), Some(1), "{}", text(&out));
     assert!(out.stdout.is_empty() && !host.config().exists(), "{}", text(&out));
     let told = stderr(&out);
-    for words in ["nothing to watch", "nothing was written", "sshd is not installed", "/var/log/nginx", "logpath:"] {
+    for words in
+        ["nothing to watch", "nothing was written", "sshd is not installed", "/var/log/nginx", "logpath:"]
+    {
         assert!(told.contains(words), "{words}: {told}");
     }
 }
@@ -164,12 +201,14 @@ fn where_nothing_is_found_nothing_is_proposed_and_why_is_told() {
 fn the_address_that_setup_is_run_from_is_named() {
     let host = Host::new();
     host.log("/var/log/nginx/access.log", &combined(CLIENT, 404), 5);
-    let said = |address: &str| String::from_utf8(host.setup_from(address).stdout).unwrap();
+    // What was wrapped is one line again.
+    let said =
+        |address: &str| String::from_utf8(host.setup_from(address).stdout).unwrap().replace("\n# ", " ");
     let public = said("198.51.100.9");
-    assert!(public.contains("# 198.51.100.9: you are logged in from there."), "{public}");
+    assert!(public.contains("198.51.100.9: you are logged in from there."), "{public}");
     assert!(public.contains("\n#ignoreip: [loopback, self, private, 198.51.100.9]\n"), "{public}");
     let private = said("192.168.1.5");
-    assert!(private.contains("# 192.168.1.5: you are logged in from there; `private` holds it."), "{private}");
+    assert!(private.contains("192.168.1.5: you are logged in from there; `private` holds it."), "{private}");
     assert!(!private.contains("#ignoreip"), "{private}");
     // Whatever stands there instead of an address is nobody's.
     let odd = said("x\ny");

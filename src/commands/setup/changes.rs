@@ -30,7 +30,10 @@ pub(super) fn told(path: &Path, proposed: &str) -> String {
 }
 
 fn lines(text: &str) -> Vec<&str> {
-    text.lines().map(str::trim_end).filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')).collect()
+    text.lines()
+        .map(str::trim_end)
+        .filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        .collect()
 }
 
 /// The longest common subsequence says what stays.

@@ -63,13 +63,22 @@ fn named(text: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Looks for Cloudflare in all of them, and for its tunnel on the host.
+/// Looks for Cloudflare in all of them.
 pub(super) fn cloudflare(look: &mut Look) {
     let host = Rc::clone(&look.host);
     for (place, _) in PLACES {
         search(look, &host, Path::new(place));
     }
-    for file in ["/etc/cloudflared/config.yml", "/etc/cloudflared/config.yaml", "/etc/systemd/system/cloudflared.service"] {
+}
+
+/// Looks for Cloudflare's tunnel on the host.
+pub(super) fn tunnel(look: &mut Look) {
+    let host = Rc::clone(&look.host);
+    for file in [
+        "/etc/cloudflared/config.yml",
+        "/etc/cloudflared/config.yaml",
+        "/etc/systemd/system/cloudflared.service",
+    ] {
         if host.has(file) {
             look.findings.tunnel.push(format!("there is {}", shown(&host.path().join(&file[1..]))));
         }
@@ -116,14 +125,16 @@ fn files(look: &mut Look, tree: &Rc<Tree>, directory: &Path) -> Vec<(PathBuf, St
         let names = match tree.list(&directory) {
             Ok(names) => names,
             Err(e) => {
-                look.findings.failed(&tree.path().join(directory.strip_prefix("/").unwrap_or(&directory)), &e);
+                look.findings
+                    .failed(&tree.path().join(directory.strip_prefix("/").unwrap_or(&directory)), &e);
                 continue;
             }
         };
         for name in names {
             let path = directory.join(&name);
             // Keys are nobody's business, and hold no configuration.
-            let is_secret = [".key", ".pem", ".crt", ".p12"].iter().any(|end| name.to_string_lossy().ends_with(end));
+            let is_secret =
+                [".key", ".pem", ".crt", ".p12"].iter().any(|end| name.to_string_lossy().ends_with(end));
             if is_secret || name == "acme.json" {
                 continue;
             }

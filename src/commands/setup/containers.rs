@@ -41,7 +41,8 @@ pub(super) fn look(look: &mut Look) {
     let configured = data_root(look);
     let roots = configured.iter().map(PathBuf::as_path).chain(ROOTS.iter().map(Path::new));
     let host = Rc::clone(&look.host);
-    let Some(root) = roots.filter_map(|root| host.find(root).ok()).find(|root| root.join("containers").exists())
+    let Some(root) =
+        roots.filter_map(|root| host.find(root).ok()).find(|root| root.join("containers").exists())
     else {
         return;
     };
@@ -55,6 +56,11 @@ pub(super) fn look(look: &mut Look) {
     if all.len() > CONTAINERS {
         look.findings.note(format!("{} containers: only the first {CONTAINERS} were looked at", all.len()));
         all.truncate(CONTAINERS);
+    }
+    // All of them before anything is looked at: one container's logs may be another's to write.
+    let mounts = all.iter().flat_map(|container| &container.mounts);
+    for mount in mounts.filter(|mount| mount.writable) {
+        look.host.share(&inside(&look.host, &mount.source));
     }
     for container in &all {
         container_of(look, container);
@@ -103,7 +109,7 @@ fn container_of(look: &mut Look, container: &Container) {
         whole.directory(look, Path::new(directory), hint, program != Program::Other);
     }
     if hint_of(program) == Some(Kind::Npm) {
-        for (tree, path) in whole.find(look, Path::new("/data/nginx")) {
+        if let Some((tree, path)) = whole.find(look, Path::new("/data/nginx")) {
             conf::search(look, &tree, &path);
         }
     } else if stdout {
@@ -183,13 +189,17 @@ fn logged(look: &mut Look, container: &Container, program: Program) {
     let said = match sample.dialect {
         Some(_) => {
             let modified = file.metadata().and_then(|meta| meta.modified());
-            format!("logs requests to its standard output, last {}", modified.map_or_else(|_| String::new(), age))
+            format!(
+                "logs requests to its standard output, last {}",
+                modified.map_or_else(|_| String::new(), age)
+            )
         }
         None => "logs to its standard output, with no request so far".to_owned(),
     };
     let file = LogFile { tree: Rc::clone(&look.host), path: inner, docker: true };
     if propose(look, container, kind, &said, Some(file)) {
-        look.judge(kind, &format!("the container {name}"), &sample);
+        let whose = format!("the log of the container {name}");
+        look.judge(kind, &whose, &whose, &sample);
     }
 }
 
@@ -204,6 +214,11 @@ fn propose(look: &mut Look, container: &Container, kind: Kind, said: &str, file:
     let how = format!("the container {name} ({}){state} {said}", printable(container.image.as_bytes()));
     look.findings.container(kind, &container.name, how, file);
     true
+}
+
+/// Volumes are named below the root that is looked at, binds as the host's own daemon names them.
+fn inside(host: &Tree, source: &Path) -> PathBuf {
+    Path::new("/").join(source.strip_prefix(host.path()).unwrap_or(source))
 }
 
 /// What a container sees of the host.
@@ -235,17 +250,17 @@ impl Mounts<'_> {
         let covers = |mount: &&crate::source::docker::Mount| path.starts_with(&mount.destination);
         let deepest = |mount: &&crate::source::docker::Mount| mount.destination.components().count();
         let mount = self.container.mounts.iter().filter(covers).max_by_key(deepest)?;
-        // Volumes are named below the root that is looked at, binds as the host's own daemon names them.
-        let source = mount.source.strip_prefix(self.host.path()).unwrap_or(&mount.source).to_owned();
         let rest = path.strip_prefix(&mount.destination).ok()?.to_owned();
-        Some((Path::new("/").join(source), rest))
+        Some((inside(&self.host, &mount.source), rest))
     }
 
     fn open(&self, source: &Path) -> io::Result<(Rc<Tree>, PathBuf)> {
         match self.host.shared(source) {
             Ok(tree) => Ok((Rc::new(tree), PathBuf::new())),
             // A single file, mounted: the directory it is in is the host's.
-            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Ok((Rc::clone(&self.host), source.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
+                Ok((Rc::clone(&self.host), source.to_owned()))
+            }
             Err(e) => Err(e),
         }
     }

@@ -24,7 +24,8 @@ pub(super) enum Dialect {
 pub(super) const HAPROXY: &str = r"failregex: '^(?:\S+ haproxy\[\d+\]: )?<HOST>:\d+ \[[^\]]*\] \S+ \S+ [-+\d/]+ (?:401|403|404|405) '
 ignoreregex: ' 404 .* .[A-Z]+ [^? ]*\.(?:avif|css|gif|ico|jpe?g|js|json|map|mjs|png|svg|ttf|webmanifest|webp|woff2?)[? ]'";
 
-const HAPROXY_ANY: &str = r"failregex: '^(?:\S+ haproxy\[\d+\]: )?<HOST>:\d+ \[[^\]]*\] \S+ \S+ [-+\d/]+ \d{3} '";
+const HAPROXY_ANY: &str =
+    r"failregex: '^(?:\S+ haproxy\[\d+\]: )?<HOST>:\d+ \[[^\]]*\] \S+ \S+ [-+\d/]+ \d{3} '";
 
 impl Dialect {
     /// All of them: what may fit two is the first.
@@ -91,17 +92,6 @@ impl Kind {
         }
     }
 
-    /// How the jail's logs are written.
-    pub(super) fn dialect(self) -> Dialect {
-        match self {
-            Self::Npm | Self::NpmFallback => Dialect::Npm,
-            Self::Traefik => Dialect::Traefik,
-            Self::Nginx | Self::Apache => Dialect::Combined,
-            Self::Haproxy => Dialect::Haproxy,
-            Self::Sshd => Dialect::Sshd,
-        }
-    }
-
     /// What the jail is for.
     pub(super) fn purpose(self) -> &'static str {
         match self {
@@ -128,7 +118,9 @@ impl Kind {
             Self::Haproxy => {
                 "HAProxy, by the filter below: somebody asks for one address after the other that is not there or not allowed."
             }
-            Self::Sshd => "Passwords are guessed over SSH. Keys that are refused do not count: clients try all they have.",
+            Self::Sshd => {
+                "Passwords are guessed over SSH. Keys that are refused do not count: clients try all they have."
+            }
         }
     }
 
@@ -136,10 +128,16 @@ impl Kind {
     pub(super) fn limits(self) -> Option<(u32, &'static str, &'static str)> {
         match self {
             Self::Sshd => None,
-            Self::NpmFallback => {
-                Some((10, "10m", "Ten of them within ten minutes: one or two may be a name that still leads here."))
-            }
-            _ => Some((15, "60s", "Fifteen within a minute: a page with a few dead links is no attack, a scanner asks for hundreds.")),
+            Self::NpmFallback => Some((
+                10,
+                "10m",
+                "Ten of them within ten minutes: one or two may be a name that still leads here.",
+            )),
+            _ => Some((
+                15,
+                "60s",
+                "Fifteen within a minute: a page with a few dead links is no attack, a scanner asks for hundreds.",
+            )),
         }
     }
 }

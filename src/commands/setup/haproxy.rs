@@ -7,8 +7,13 @@ use super::dialect::{Dialect, Kind};
 use super::look::Look;
 
 /// Where rsyslog puts it: by the file that Debian's package brings, or with everything else.
-const FILES: [&str; 5] =
-    ["/var/log/haproxy.log", "/var/log/haproxy/haproxy.log", "/logs/haproxy.log", "/var/log/syslog", "/var/log/messages"];
+const FILES: [&str; 5] = [
+    "/var/log/haproxy.log",
+    "/var/log/haproxy/haproxy.log",
+    "/logs/haproxy.log",
+    "/var/log/syslog",
+    "/var/log/messages",
+];
 
 pub(super) fn look(look: &mut Look) {
     let host = Rc::clone(&look.host);
@@ -22,7 +27,10 @@ pub(super) fn look(look: &mut Look) {
         if own {
             look.file(&host, path, Kind::Haproxy);
         } else if let Ok((mut file, _)) = host.open(path)
-            && look.sampler.read(&mut file, false).is_ok_and(|sample| sample.dialect == Some(Dialect::Haproxy))
+            && look
+                .sampler
+                .read(&mut file, false)
+                .is_ok_and(|sample| sample.dialect == Some(Dialect::Haproxy))
         {
             look.file(&host, path, Kind::Haproxy);
         }
@@ -32,7 +40,8 @@ pub(super) fn look(look: &mut Look) {
     }
     if let Some((unit, place)) = unit {
         if look.journal().is_some() {
-            let how = format!("{unit} is installed ({place}), and there is no file of its log: the journal has it");
+            let how =
+                format!("{unit} is installed ({place}), and there is no file of its log: the journal has it");
             look.unit(Kind::Haproxy, &unit, how);
         } else {
             look.findings.note(format!(

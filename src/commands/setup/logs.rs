@@ -39,7 +39,8 @@ impl Look {
         for name in names {
             let Some(name) = name.to_str() else {
                 let place = tree.path().join(relative(directory)).join(&name);
-                self.findings.note(format!("{}: its name is no UTF-8, so no jail can name it", shown(&place)));
+                self.findings
+                    .note(format!("{}: its name is no UTF-8, so no jail can name it", shown(&place)));
                 continue;
             };
             if is_log(name) {
@@ -117,7 +118,8 @@ impl Look {
 
     /// Proposes a jail's logs of a directory: by a glob where that means no other file, else by their names.
     fn propose(&mut self, tree: &Rc<Tree>, directory: &Path, kind: Kind, all: &[Log]) {
-        let logs: Vec<&Log> = all.iter().filter(|log| log.kind == Some(kind) && fits_name(kind, &log.name)).collect();
+        let logs: Vec<&Log> =
+            all.iter().filter(|log| log.kind == Some(kind) && fits_name(kind, &log.name)).collect();
         if logs.is_empty() {
             return;
         }
@@ -133,11 +135,13 @@ impl Look {
             let fits = |log: &&Log| crate::follow::pattern_matches(&pattern, &Path::new("/").join(&log.name));
             all.iter().filter(fits).all(|log| ours(&log)) && logs.iter().all(|log| fits(&log))
         });
-        let file = |log: &Log| LogFile { tree: Rc::clone(tree), path: directory.join(&log.name), docker: false };
+        let file =
+            |log: &Log| LogFile { tree: Rc::clone(tree), path: directory.join(&log.name), docker: false };
         match glob {
             Some(glob) => {
                 let last = logs.iter().map(|log| log.modified).max().unwrap_or(SystemTime::UNIX_EPOCH);
-                let files = if logs.len() == 1 { "1 file".to_owned() } else { format!("{} files", logs.len()) };
+                let files =
+                    if logs.len() == 1 { "1 file".to_owned() } else { format!("{} files", logs.len()) };
                 let how = format!("{place}/{glob}: {files}, last written {}{}", age(last), said(&logs));
                 let files = logs.iter().map(|log| file(log)).collect();
                 self.findings.path(kind, format!("{base}/{glob}"), how, files);
@@ -151,19 +155,20 @@ impl Look {
             }
         }
         for log in &logs {
-            self.judge(kind, &format!("{place}/{}", log.name), &log.sample);
+            self.judge(kind, &format!("{place}/{}", log.name), &log.name, &log.sample);
         }
     }
 
-    /// What a log says about who is in front of it.
-    pub(super) fn judge(&mut self, kind: Kind, whose: &str, sample: &Sample) {
+    /// What a log says about who is in front of it. Its place may be long, and is told where lines may be.
+    pub(super) fn judge(&mut self, kind: Kind, place: &str, name: &str, sample: &Sample) {
         if sample.behind_cloudflare() {
-            self.findings.cloudflare.push(format!("requests in {whose} come from Cloudflare's addresses"));
+            self.findings.cloudflare.push(format!("requests in {place} come from Cloudflare's addresses"));
             if !sample.tells_clients() {
                 self.findings.heed(kind, untold(kind));
             }
         } else if let Some(gateway) = sample.gateway() {
-            self.findings.heed(kind, nobody(kind, whose, gateway));
+            let tunnel = !self.findings.tunnel.is_empty();
+            self.findings.heed(kind, nobody(kind, name, gateway, tunnel));
         }
     }
 }
@@ -175,7 +180,9 @@ fn relative(path: &Path) -> &Path {
 
 /// Whether a name is that of an access log that is written now, and was not rotated.
 fn is_log(name: &str) -> bool {
-    name.ends_with("access.log") || name.ends_with("access_log") || (name.ends_with(".log") && name.contains("access"))
+    name.ends_with("access.log")
+        || name.ends_with("access_log")
+        || (name.ends_with(".log") && name.contains("access"))
 }
 
 /// Of Nginx Proxy Manager's own logs only those are followed whose lines say what they are about.
@@ -191,9 +198,9 @@ fn fits_name(kind: Kind, name: &str) -> bool {
 fn glob(kind: Kind, logs: &[&Log]) -> Option<&'static str> {
     match kind {
         Kind::Npm => Some(NPM),
-        Kind::Nginx | Kind::Apache => {
-            ["*access.log", "*access_log"].into_iter().find(|glob| logs.iter().all(|log| log.name.ends_with(&glob[1..])))
-        }
+        Kind::Nginx | Kind::Apache => ["*access.log", "*access_log"]
+            .into_iter()
+            .find(|glob| logs.iter().all(|log| log.name.ends_with(&glob[1..]))),
         _ => None,
     }
 }
@@ -215,18 +222,32 @@ fn untold(kind: Kind) -> String {
              Cloudflare's ranges already)"
         }
         Kind::Traefik => "name Cloudflare's ranges in forwardedHeaders.trustedIPs of Traefik's entry points",
-        Kind::Apache => "use mod_remoteip: `RemoteIPHeader CF-Connecting-IP`, and RemoteIPTrustedProxy with Cloudflare's ranges",
-        Kind::Haproxy => "use `http-request set-src req.hdr(CF-Connecting-IP)` for requests from Cloudflare's ranges",
+        Kind::Apache => {
+            "use mod_remoteip: `RemoteIPHeader CF-Connecting-IP`, and RemoteIPTrustedProxy with Cloudflare's ranges"
+        }
+        Kind::Haproxy => {
+            "use `http-request set-src req.hdr(CF-Connecting-IP)` for requests from Cloudflare's ranges"
+        }
         Kind::Nginx | Kind::Sshd => {
             "use `set_real_ip_from` with each of Cloudflare's ranges, and `real_ip_header CF-Connecting-IP;`"
         }
     };
-    format!("TO DO: the log shows Cloudflare's addresses and not the clients', so nobody can be banned. In the web server {how}.")
+    format!(
+        "TO DO: the log shows Cloudflare's addresses and not the clients', so nobody can be banned. In the web server {how}."
+    )
 }
 
 /// All come from one address of this network.
-fn nobody(kind: Kind, whose: &str, gateway: IpAddr) -> String {
+fn nobody(kind: Kind, whose: &str, gateway: IpAddr, tunnel: bool) -> String {
     let how = match kind {
+        Kind::Nginx | Kind::Npm | Kind::NpmFallback if tunnel => {
+            "They come through Cloudflare's tunnel: in nginx use `real_ip_header CF-Connecting-IP;` and `set_real_ip_from` with \
+             that address (in Nginx Proxy Manager, in /data/nginx/custom/server_proxy.conf)."
+        }
+        _ if tunnel => {
+            "They come through Cloudflare's tunnel: have the web server take the client's address from the header \
+             CF-Connecting-IP when that address connects."
+        }
         Kind::Traefik | Kind::Npm | Kind::NpmFallback => {
             "If that is Docker's gateway, clients come through its userland proxy or a NAT: publish the ports without them (IPv6 \
              needs `ip6tables` in Docker's daemon.json and an IPv6 network), or run the proxy with `network_mode: host`."
@@ -255,5 +276,9 @@ pub(super) const USUAL: [(&str, Kind); 9] = [
 /// A directory's subdirectories, for where each holds another program's logs.
 pub(super) fn below(tree: &Tree, directory: &str) -> Vec<PathBuf> {
     let names = tree.list(Path::new(directory)).unwrap_or_default();
-    names.into_iter().map(|name| Path::new(directory).join(name)).filter(|path| tree.list(path).is_ok()).collect()
+    names
+        .into_iter()
+        .map(|name| Path::new(directory).join(name))
+        .filter(|path| tree.list(path).is_ok())
+        .collect()
 }

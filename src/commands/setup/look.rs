@@ -29,18 +29,21 @@ const JOURNALS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
 /// Looks at the host below `root`.
 pub(super) fn look(root: &Path) -> Result<Findings> {
     let host = Tree::host(root).with_context(|| format!("failed to look at {}", root.display()))?;
-    let mut look =
-        Look { host: Rc::new(host), sampler: Sampler::new()?, findings: Findings::default(), seen: HashSet::new() };
+    let mut look = Look {
+        host: Rc::new(host),
+        sampler: Sampler::new()?,
+        findings: Findings::default(),
+        seen: HashSet::new(),
+    };
     let host = Rc::clone(&look.host);
+    conf::tunnel(&mut look);
     // Containers first: what a container can write is not looked at as the host's own.
     containers::look(&mut look);
     for (directory, hint) in USUAL {
-        if host.has(directory) {
-            look.directory(&host, Path::new(directory), hint);
-        }
+        look.own_directory(Path::new(directory), hint);
     }
     for directory in below(&host, "/logs") {
-        look.directory(&host, &directory, hint(&directory));
+        look.own_directory(&directory, hint(&directory));
     }
     for volume in below(&host, "/var/lib/containers/storage/volumes") {
         look.volume(&volume.join("_data"));
@@ -57,12 +60,22 @@ pub(super) fn look(root: &Path) -> Result<Findings> {
 }
 
 impl Look {
+    /// A directory of the host's, if it is there.
+    fn own_directory(&mut self, path: &Path, hint: Kind) {
+        let host = Rc::clone(&self.host);
+        self.directory(&host, path, hint);
+    }
+
     /// A volume of Podman's: only what it holds says whose it is.
     fn volume(&mut self, path: &Path) {
         let Ok(tree) = self.host.shared(path).map(Rc::new) else { return };
         for directory in ["logs", "nginx", "."] {
             if tree.list(Path::new(directory)).is_ok() {
-                self.directory(&tree, Path::new(directory), if directory == "logs" { Kind::Npm } else { Kind::Nginx });
+                self.directory(
+                    &tree,
+                    Path::new(directory),
+                    if directory == "logs" { Kind::Npm } else { Kind::Nginx },
+                );
             }
         }
     }
@@ -115,7 +128,8 @@ impl Look {
 
 /// Whose logs a directory of that name holds.
 fn hint(directory: &Path) -> Kind {
-    let name = directory.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let name =
+        directory.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     match name.as_str() {
         name if name.contains("npm") || name.contains("proxy-manager") => Kind::Npm,
         name if name.contains("traefik") => Kind::Traefik,

@@ -81,7 +81,11 @@ fn offer(path: &Path, proposal: &Proposal, yes: bool) -> Result<Outcome> {
             return Ok(Outcome::Refused);
         }
         if there {
-            print(&format!("\nWhat changes in {}, comments aside:\n{}", shown(path), changes::told(path, &proposal.text)))?;
+            print(&format!(
+                "\nWhat changes in {}, comments aside:\n{}",
+                shown(path),
+                changes::told(path, &proposal.text)
+            ))?;
         }
         if !confirmed(path, there)? {
             eprintln!("Nothing was written.");
@@ -107,7 +111,13 @@ fn confirmed(path: &Path, there: bool) -> Result<bool> {
 }
 
 /// Checks what is in place now, and shows what it would have done.
-fn finish(path: &Path, proposal: &Proposal, findings: &Findings, people: &[Person], observe: bool) -> Result<()> {
+fn finish(
+    path: &Path,
+    proposal: &Proposal,
+    findings: &Findings,
+    people: &[Person],
+    observe: bool,
+) -> Result<()> {
     // Before the check, which may leave this network namespace and with it the right to read logs.
     let observed = observe.then(|| observe::observe(&proposal.config, findings)).transpose();
     print("")?;

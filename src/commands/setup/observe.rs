@@ -60,7 +60,8 @@ pub(super) fn observe(config: &Config, findings: &Findings) -> Result<Observatio
     let jails = Jails::new(config, &mut registry)?;
     let since = clock::now().saturating_sub(DAY);
     let modified = SystemTime::now() - DAY;
-    let bounds = Rc::new(RefCell::new(Bounds { bytes: BYTES, until: Instant::now() + TIME, left_out: Vec::new() }));
+    let bounds =
+        Rc::new(RefCell::new(Bounds { bytes: BYTES, until: Instant::now() + TIME, left_out: Vec::new() }));
     let mut streams = Vec::new();
     let mut of = Vec::new();
     for (kind, sources) in &findings.jails {
@@ -79,7 +80,8 @@ pub(super) fn observe(config: &Config, findings: &Findings) -> Result<Observatio
             of.push(ready.jail.name.clone());
         }
     }
-    let mut found = Observation { files: streams.len(), names: registry.names().to_vec(), ..Observation::default() };
+    let mut found =
+        Observation { files: streams.len(), names: registry.names().to_vec(), ..Observation::default() };
     let mut replay = Replay::new(config, &jails, streams);
     while replay.step(|decision, _| found.take(decision))? {}
     for (stream, jail) in replay.streams.iter().zip(of) {
@@ -121,19 +123,33 @@ impl Observation {
         for (name, tally) in &self.jails {
             let _ = write!(out, "  {name}: {} offenses, {} bans", tally.offenses, tally.bans);
             if tally.unattributable > 0 {
-                let _ = write!(out, "; {} more came only from trusted proxies: nobody to ban", tally.unattributable);
+                let _ = write!(
+                    out,
+                    "; {} more came only from trusted proxies: nobody to ban",
+                    tally.unattributable
+                );
             }
             out.push('\n');
         }
         let mut top: Vec<_> = self.offenders.iter().collect();
         top.sort_by(|(a, x), (b, y)| (y.bans, y.offenses, a).cmp(&(x.bans, x.offenses, b)));
         if !top.is_empty() {
-            let _ = writeln!(out, "\n  {:<24} {:>5} {:>9}  {:<20}  jail", "offender", "bans", "offenses", "first ban");
+            let _ = writeln!(
+                out,
+                "\n  {:<24} {:>5} {:>9}  {:<20}  jail",
+                "offender", "bans", "offenses", "first ban"
+            );
         }
         for ((offender, jail), of) in top.iter().take(SHOWN) {
             let name = self.names.get(usize::from(jail.0)).map_or("?", String::as_str);
             let first = Timestamp::from_secs(of.first.as_millis() / 1000);
-            let _ = writeln!(out, "  {:<24} {:>5} {:>9}  {first:<20}  {name}", shown(*offender), of.bans, of.offenses);
+            let _ = writeln!(
+                out,
+                "  {:<24} {:>5} {:>9}  {first:<20}  {name}",
+                shown(*offender),
+                of.bans,
+                of.offenses
+            );
             let line: String = printable(&of.line).chars().take(LINE).collect();
             let _ = writeln!(out, "    {line}");
         }

@@ -29,14 +29,18 @@ pub(super) fn look(root: &Path, ssh_connection: Option<&str>) -> Vec<Person> {
     let mut found = Vec::new();
     // `CLIENT PORT SERVER PORT`, as sshd(8) sets it.
     let own = ssh_connection.and_then(|text| text.split(' ').next()?.parse::<IpAddr>().ok());
-    if let Some(address) = own.map(|address| address.to_canonical()).filter(|address| !address.is_loopback()) {
+    if let Some(address) = own.map(|address| address.to_canonical()).filter(|address| !address.is_loopback())
+    {
         found.push(Person { address, how: "you are logged in from there".to_owned() });
     }
     let mut surroundings = Surroundings::new(below(root));
     surroundings.scan();
     for session in surroundings.look().sessions {
         if found.iter().all(|person| person.address != session.address) {
-            found.push(Person { address: session.address, how: format!("{} is logged in from there", session.who) });
+            found.push(Person {
+                address: session.address,
+                how: format!("{} is logged in from there", session.who),
+            });
         }
     }
     found

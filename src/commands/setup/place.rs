@@ -111,7 +111,10 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
         fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
         let kept = [write(&path, "two").unwrap().unwrap(), write(&path, "three").unwrap().unwrap()];
-        assert_eq!((text(&path), text(&kept[0]), text(&kept[1])), ("three".into(), "one".into(), "two".into()));
+        assert_eq!(
+            (text(&path), text(&kept[0]), text(&kept[1])),
+            ("three".into(), "one".into(), "two".into())
+        );
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o604);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 3, "nothing else is left behind");
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::dialect::{HAPROXY, Kind};
 use super::finding::{Findings, Sources, shown};
 use super::person::Person;
-use super::yaml::{comment, scalar};
+use super::yaml::{comment, remark, scalar};
 use crate::commands::SHIPPED;
 use crate::config::Config;
 use crate::daemon::jails::{Jails, Registry};
@@ -34,11 +34,14 @@ impl Proposal {
             anyhow::bail!("{}: its name is no UTF-8, so no configuration can name it", shown(place));
         }
         let text = text(findings, people);
-        let config = Config::parse(&text, "the proposal", &SHIPPED).context("failed to read the proposal back")?;
+        let config =
+            Config::parse(&text, "the proposal", &SHIPPED).context("failed to read the proposal back")?;
         Jails::new(&config, &mut Registry::default()).context("failed to read the proposal back")?;
         let mut jails = config.jails.iter();
         for (kind, sources) in written(findings) {
-            let Some(jail) = jails.next() else { anyhow::bail!("failed to read the proposal back: a jail is missing") };
+            let Some(jail) = jails.next() else {
+                anyhow::bail!("failed to read the proposal back: a jail is missing")
+            };
             let wanted: Vec<&str> = sources.logpath.iter().map(|found| found.text.as_str()).collect();
             let docker: Vec<String> = jail.docker.iter().map(ToString::to_string).collect();
             let containers: Vec<&str> = sources.docker.iter().map(|found| found.text.as_str()).collect();
@@ -114,7 +117,11 @@ fn addresses(out: &mut String, people: &[Person], findings: &Findings, cloudflar
          name what is yours.",
     );
     if cloudflare {
-        comment(out, 0, "Nor Cloudflare, which connects for every visitor: banning it would lock all of them out.");
+        comment(
+            out,
+            0,
+            "Nor Cloudflare, which connects for every visitor: banning it would lock all of them out.",
+        );
     }
     let mut own = Vec::new();
     for person in people.iter().take(PEOPLE) {
@@ -136,7 +143,11 @@ fn addresses(out: &mut String, people: &[Person], findings: &Findings, cloudflar
                 person.address, person.how
             ),
         );
-        let _ = writeln!(out, "#ignoreip: [loopback, self, private{last}, {}]", scalar(&person.address.to_string()));
+        let _ = writeln!(
+            out,
+            "#ignoreip: [loopback, self, private{last}, {}]",
+            scalar(&person.address.to_string())
+        );
     }
     out.push('\n');
     comment(
@@ -145,16 +156,16 @@ fn addresses(out: &mut String, people: &[Person], findings: &Findings, cloudflar
         "Proxies whose word about the client's address is believed: those on this host and in private networks, as containers are.",
     );
     for why in &findings.cloudflare {
-        comment(out, 0, &format!("found: {why}; so Cloudflare's word is believed, too."));
+        remark(out, 0, &format!("found: {why}; so Cloudflare's word is believed, too."));
     }
     for why in &findings.tunnel {
+        remark(out, 0, &format!("found: {why}."));
+    }
+    if !findings.tunnel.is_empty() {
         comment(
             out,
             0,
-            &format!(
-                "found: {why}: requests come through Cloudflare's tunnel, which connects from this host or a private network, and \
-                 needs no entry of its own."
-            ),
+            "Cloudflare's tunnel connects from this host or a private network, and needs no entry of its own.",
         );
     }
     let _ = writeln!(out, "trusted_proxies: [loopback, private{last}]");
@@ -182,9 +193,11 @@ fn jail(out: &mut String, kind: Kind, sources: &Sources) {
         comment(out, 2, heed);
     }
     let _ = writeln!(out, "  {}:\n    filter: {}", kind.jail(), kind.filter());
-    for (key, all) in [("logpath", &sources.logpath), ("docker", &sources.docker), ("journal", &sources.journal)] {
+    for (key, all) in
+        [("logpath", &sources.logpath), ("docker", &sources.docker), ("journal", &sources.journal)]
+    {
         for found in all {
-            comment(out, 4, &format!("found: {}", found.how));
+            remark(out, 4, &format!("found: {}", found.how));
         }
         match all.as_slice() {
             [] => {}
@@ -210,7 +223,11 @@ fn places(out: &mut String, findings: &Findings) {
     let uses = |of: fn(&Sources) -> bool| findings.jails.values().any(of);
     if let Some(root) = findings.docker.as_ref().filter(|_| uses(|sources| !sources.docker.is_empty())) {
         out.push('\n');
-        comment(out, 0, "Where Docker keeps its files, with the logs of containers. Its socket is not needed.");
+        comment(
+            out,
+            0,
+            "Where Docker keeps its files, with the logs of containers. Its socket is not needed.",
+        );
         let _ = writeln!(out, "docker:\n  root: {}", scalar(&root.to_string_lossy()));
     }
     if let Some(journal) = findings.journal.as_ref().filter(|_| uses(|sources| !sources.journal.is_empty())) {

@@ -80,18 +80,18 @@ and try it: `stockade test nginx-forceful-browsing /srv/logs/access.log`, `stock
 
 /// How the new configuration comes into force.
 pub(super) fn next(path: &Path, config: &Config) -> String {
-    let option = if path == Path::new(DEFAULT_CONFIG) {
-        String::new()
-    } else {
-        format!(" --config {}", shown(path))
-    };
+    let option =
+        if path == Path::new(DEFAULT_CONFIG) { String::new() } else { format!(" --config {}", shown(path)) };
     if UnixStream::connect(&config.paths.control).is_ok() {
         format!("An agent runs: `stockade reload{option}` has it read this.\n")
     } else if Place::here().container.is_some() {
-        "Start this container anew, and it is in force.\n".to_owned()
+        "Next: start this container anew (`docker compose up -d --force-recreate`), and it is in force.\n"
+            .to_owned()
     } else if option.is_empty() && Path::new("/run/systemd/system").is_dir() {
         "Next: `systemctl enable --now stockade` starts the agent, now and at every boot.\n".to_owned()
     } else {
-        format!("Next: `stockade run{option}` runs the agent; with `--observe` it only tells whom it would ban.\n")
+        format!(
+            "Next: `stockade run{option}` runs the agent; with `--observe` it only tells whom it would ban.\n"
+        )
     }
 }

@@ -81,13 +81,12 @@ impl Sampler {
 
     fn look<'l>(&self, lines: impl Iterator<Item = &'l [u8]> + Clone) -> Sample {
         let now = clock::now();
-        let understands = |filter: &Filter, line: &[u8]| filter.examine(line, now, &self.nobody);
         let mut found: HashMap<Dialect, usize> = HashMap::new();
         let mut sample = Sample::default();
         for line in lines.clone() {
             sample.lines += 1;
             for (dialect, filter) in &self.filters {
-                let examined = understands(filter, line);
+                let examined = filter.examine(line, now, &self.nobody);
                 if (examined.format.is_some() || examined.who.is_some()) && dialect.is_sure(line) {
                     *found.entry(*dialect).or_default() += 1;
                     break;
@@ -95,14 +94,19 @@ impl Sampler {
             }
         }
         // The first of those that fit equally many, so that the answer does not change from call to call.
-        sample.dialect =
-            Dialect::ALL.into_iter().rev().max_by_key(|d| found.get(d).copied()).filter(|d| found.contains_key(d));
+        sample.dialect = Dialect::ALL
+            .into_iter()
+            .rev()
+            .max_by_key(|d| found.get(d).copied())
+            .filter(|d| found.contains_key(d));
         let Some((dialect, filter)) = self.filters.iter().find(|(d, _)| Some(*d) == sample.dialect) else {
             return sample;
         };
         let mut peers: HashMap<IpAddr, usize> = HashMap::new();
         for line in lines.filter(|line| dialect.is_sure(line)) {
-            let Some(peer) = filter.origin(line, &self.nobody).and_then(|origin| origin.client) else { continue };
+            let Some(peer) = filter.origin(line, &self.nobody).and_then(|origin| origin.client) else {
+                continue;
+            };
             let origin = filter.origin(line, &self.proxies);
             let client = origin.is_some_and(|origin| origin.client.is_some());
             let by_cloudflare = self.cloudflare.iter().any(|net| net.contains(&peer));

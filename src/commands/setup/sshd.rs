@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use super::dialect::{Dialect, Kind};
 use super::finding::{LogFile, age};
-use super::look::Look;
 use super::logs::below;
+use super::look::Look;
 use super::yaml::literal;
 
 /// Debian's and Ubuntu's file, and Fedora's.
@@ -57,11 +57,17 @@ fn file(look: &mut Look, path: &Path, installed: bool) -> bool {
     let stale = SystemTime::now().duration_since(modified).is_ok_and(|passed| passed > STALE);
     // Others write there too: that its last lines are theirs says nothing.
     let ours = sample.dialect == Some(Dialect::Sshd) || (installed && !stale);
-    let Some(place) = host.find(path).ok().and_then(|place| place.to_str().map(str::to_owned)) else { return false };
+    let Some(place) = host.find(path).ok().and_then(|place| place.to_str().map(str::to_owned)) else {
+        return false;
+    };
     if !ours {
         return false;
     }
-    let wrote = if sample.dialect == Some(Dialect::Sshd) { ", with lines of sshd" } else { ", where syslog writes for sshd" };
+    let wrote = if sample.dialect == Some(Dialect::Sshd) {
+        ", with lines of sshd"
+    } else {
+        ", where syslog writes for sshd"
+    };
     let how = format!("{place}: last written {}{wrote}", age(modified));
     let log = LogFile { tree: Rc::clone(&host), path: path.to_owned(), docker: false };
     look.findings.path(Kind::Sshd, literal(&place), how, vec![log]);

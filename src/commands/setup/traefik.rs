@@ -79,7 +79,8 @@ pub(super) fn of_text(text: &str) -> Option<AccessLog> {
         if lower.starts_with("accesslog:") || lower.starts_with("[accesslog]") {
             section = Some(if lower.starts_with('[') { usize::MAX } else { indent });
             found = Some(AccessLog::Stdout);
-        } else if section.is_some_and(|begun| begun != usize::MAX && indent <= begun) || bare.starts_with('[') {
+        } else if section.is_some_and(|begun| begun != usize::MAX && indent <= begun) || bare.starts_with('[')
+        {
             section = None;
         }
         if section.is_some()
@@ -114,7 +115,10 @@ mod tests {
             ("accessLog: {}\n", Some(AccessLog::Stdout)),
             ("accessLog:\n  format: json\n", Some(AccessLog::Stdout)),
             ("# accessLog:\n", None),
-            ("accessLog:\n  filePath: \"/logs/access.log\"\n  format: json\nlog:\n  filePath: /x\n", file("/logs/access.log")),
+            (
+                "accessLog:\n  filePath: \"/logs/access.log\"\n  format: json\nlog:\n  filePath: /x\n",
+                file("/logs/access.log"),
+            ),
             ("accessLog: { filePath: /a.log, format: json }\n", file("/a.log")),
             ("[accessLog]\n  filePath = '/b.log' # where\n[log]\n  filePath = \"/x\"\n", file("/b.log")),
             ("log:\n  filePath: /x\naccessLog:\n\n  filePath: /c.log\n", file("/c.log")),

@@ -4,6 +4,7 @@
 //! say, but never out of it; and what a container can write, where none is followed, because whoever is in the container
 //! says where it leads.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -29,6 +30,8 @@ pub(super) struct Tree {
     directory: OwnedFd,
     path: PathBuf,
     links: bool,
+    /// Directories in it that containers can write: no link in them is followed, whichever way one comes there.
+    shared: RefCell<Vec<PathBuf>>,
 }
 
 /// Something in it.
@@ -43,7 +46,7 @@ impl Tree {
     pub(super) fn host(path: &Path) -> io::Result<Self> {
         let path = path.canonicalize()?;
         let directory = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-        Ok(Self { directory, path, links: true })
+        Ok(Self { directory, path, links: true, shared: RefCell::default() })
     }
 
     /// What a container can write: the directory itself is found as the host's files are, and no link in it is followed.
@@ -51,8 +54,20 @@ impl Tree {
         let place = self.walk(path)?;
         let is_directory = fs::metadata(handle(&place.handle))?.is_dir();
         is_directory
-            .then_some(Self { directory: place.handle, path: place.path, links: false })
+            .then_some(Self {
+                directory: place.handle,
+                path: place.path,
+                links: false,
+                shared: RefCell::default(),
+            })
             .ok_or_else(|| io::Error::from(Errno::ENOTDIR))
+    }
+
+    /// Has links in this directory not be followed any more. One that is not there has none.
+    pub(super) fn share(&self, path: &Path) {
+        if let Ok(place) = self.find(path) {
+            self.shared.borrow_mut().push(place);
+        }
     }
 
     /// Where it is.
@@ -121,7 +136,7 @@ impl Tree {
                 Err(e) => return Err(e.into()),
             };
             links += 1;
-            if !self.links || links > LINKS {
+            if !self.links || links > LINKS || self.is_shared(&way) {
                 return Err(Errno::ELOOP.into());
             }
             let target = PathBuf::from(target);
@@ -139,6 +154,16 @@ impl Tree {
             None => self.directory.try_clone()?,
         };
         Ok(Place { handle, path })
+    }
+}
+
+impl Tree {
+    /// Whether what is at the end of this way can be written by a container.
+    fn is_shared(&self, way: &[(OwnedFd, OsString)]) -> bool {
+        let shared = self.shared.borrow();
+        let mut path = self.path.clone();
+        path.extend(way.iter().map(|(_, name)| name));
+        shared.iter().any(|root| path.starts_with(root))
     }
 }
 
@@ -193,6 +218,12 @@ mod tests {
         assert_eq!(text(&tree, "/srv/out").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(text(&tree, "/loop").unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
         assert!(tree.open(Path::new("/srv")).is_err());
+        // What a container can write leads nowhere, also for who comes there by the host's own paths.
+        symlink("a.log", root.join("srv/logs/link.log")).unwrap();
+        assert_eq!(text(&tree, "/var/log/link.log").unwrap(), "a");
+        tree.share(Path::new("/var/log"));
+        assert_eq!(text(&tree, "/var/log/link.log").unwrap_err().raw_os_error(), Some(Errno::ELOOP as i32));
+        assert_eq!(text(&tree, "/var/log/a.log").unwrap(), "a");
         assert!(tree.has("/srv") && !tree.has("/nowhere"));
     }
 

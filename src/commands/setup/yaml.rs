@@ -34,7 +34,16 @@ pub(super) fn scalar(text: &str) -> String {
 
 /// Words that YAML reads as something else than text.
 fn is_word(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "yes" | "no" | "on" | "off" | "null" | "y" | "n")
+    matches!(
+        text.to_ascii_lowercase().as_str(),
+        "true" | "false" | "yes" | "no" | "on" | "off" | "null" | "y" | "n"
+    )
+}
+
+/// Appends `text` as a comment of one line, however long it is.
+pub(super) fn remark(out: &mut String, indent: usize, text: &str) {
+    let text = printable(text.as_bytes());
+    let _ = writeln!(out, "{}# {text}", " ".repeat(indent));
 }
 
 /// Appends `text` as a comment, with lines of about 120 characters; what cannot be printed is replaced.
@@ -85,7 +94,16 @@ mod tests {
 
     #[test]
     fn a_path_is_read_as_it_was_written() {
-        for path in ["/a", "/a b: #c", "/it's", "/x\n    enabled: false", "/\"\\", "/\u{1b}[2J", "/\u{2028}\u{202e}", "/ü"] {
+        for path in [
+            "/a",
+            "/a b: #c",
+            "/it's",
+            "/x\n    enabled: false",
+            "/\"\\",
+            "/\u{1b}[2J",
+            "/\u{2028}\u{202e}",
+            "/ü",
+        ] {
             assert_eq!(read(path), [path], "{}", scalar(path));
         }
         assert_eq!(scalar("/var/log/nginx/*access*.log"), "/var/log/nginx/*access*.log");

@@ -42,6 +42,8 @@ pub struct Mount {
     pub source: PathBuf,
     /// Where in the container; absolute.
     pub destination: PathBuf,
+    /// Whether the container can write there.
+    pub writable: bool,
 }
 
 /// What writes a container's log.
@@ -118,6 +120,8 @@ struct RawMount {
     name: String,
     #[serde(default)]
     driver: String,
+    #[serde(rename = "RW", default)]
+    writable: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -219,13 +223,19 @@ impl RawMount {
     fn read(self, volumes: &Path) -> Option<Mount> {
         let source = match (self.source.as_str(), self.name.as_str()) {
             // As dockerd's own driver has it.
-            ("", name) if self.driver == "local" && !matches!(name, "" | "." | "..") && !name.contains('/') => {
+            ("", name)
+                if self.driver == "local" && !matches!(name, "" | "." | "..") && !name.contains('/') =>
+            {
                 volumes.join(name).join("_data")
             }
             (source, _) => PathBuf::from(source),
         };
         let destination = PathBuf::from(self.destination);
-        (source.is_absolute() && destination.is_absolute()).then_some(Mount { source, destination })
+        (source.is_absolute() && destination.is_absolute()).then_some(Mount {
+            source,
+            destination,
+            writable: self.writable,
+        })
     }
 }
 
