@@ -11,6 +11,7 @@ mod replay;
 mod setup;
 mod sources;
 mod status;
+mod stop;
 mod test;
 mod verify;
 
@@ -52,7 +53,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Explain { line, jail, config } => explain::run(&config.config, &line, jail.as_deref()),
         Command::Verify { address, config, json } => verify::run(&config.config, &address, json),
         Command::Reload { config } => client::reload(&config.config),
-        Command::Stop { flush, config } => client::stop(&config.config, flush),
+        Command::Stop { flush, config } => stop::run(&config.config, flush),
         Command::Ping { config } => client::ping(&config.config),
         Command::Setup { config, yes, observe, root } => setup::run(&config.config, &root, yes, observe),
         Command::Completions { shell } => completions::run(shell),

@@ -71,7 +71,7 @@ fn every_command_within_a_sentence_is_one() {
             seen += 1;
             let words = code.split_whitespace().map(|word| word.trim_matches('"'));
             if let Err(e) = Cli::try_parse_from(words)
-                && e.kind() != ErrorKind::MissingRequiredArgument
+                && !matches!(e.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::DisplayHelp)
             {
                 wrong.push(format!("{}: {code}: {e}", file.display()));
             }

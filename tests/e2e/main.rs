@@ -4,6 +4,7 @@
 //! Nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod boot;
 mod check;
 mod confine;
 mod confined;
@@ -29,7 +30,9 @@ mod protect;
 mod read_back;
 mod reload;
 mod robust;
+mod setup;
 mod sinks;
+mod stop;
 mod syslog;
 mod unit;
 mod verify;

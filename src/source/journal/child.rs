@@ -111,7 +111,13 @@ impl Child {
             }
             Start::Oldest => {}
         }
-        command.args(matches.arguments());
+        match machine().filter(|_| directory.is_none()) {
+            // Without --merge it follows nothing but what it takes for this boot: entries from before a reboot would be missed, and
+            // all of them in a container that has the one of its manager before its eyes (measured with systemd 252). It merges
+            // what other machines have sent here, too.
+            Some(machine) => command.arg("--merge").args(matches.arguments_on(&machine)),
+            None => command.args(matches.arguments()),
+        };
         let program = PathBuf::from(command.get_program());
         let failed = |source| ChildError::Run { program: program.clone(), source };
         let child = spawn(&mut command).map_err(failed)?;
@@ -263,6 +269,12 @@ pub fn last_entry(matches: &Matches, directory: Option<&Path>) -> Result<Option<
         return Err(ChildError::Failed(told(&out.stderr)));
     }
     Ok(out.stdout.split(|b| *b == b'\n').find_map(|line| Some(Entry::parse(line).ok()?.time())))
+}
+
+/// How journald calls this machine (machine-id(5)).
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?.trim().to_owned();
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
 }
 
 fn find() -> Result<PathBuf, ChildError> {
