@@ -195,7 +195,7 @@ impl Host {
         self.placeless(&proposed)
     }
 
-    fn is_read(&self, proposed: &str) {
+    pub(crate) fn is_read(&self, proposed: &str) {
         let file = self.0.path().join("proposed.yaml");
         fs::write(&file, proposed).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();

@@ -38,7 +38,20 @@ fn nginx_proxy_manager_in_a_volume_behind_cloudflare() {
         &npm(CLOUDFLARE, 404),
         30,
     );
-    golden("npm-volume-cloudflare", &host.proposal());
+    let proposal = host.proposal();
+    golden("npm-volume-cloudflare", &proposal);
+    // With all that is there to be uncommented it is a configuration, too.
+    let uncommented: Vec<String> = proposal
+        .lines()
+        .map(|line| {
+            let text = line.trim_start();
+            let example = text.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+            example
+                .map_or_else(|| line.to_owned(), |rest| format!("{}{rest}", &line[..line.len() - text.len()]))
+        })
+        .collect();
+    assert!(uncommented.contains(&"  cloudflare:".to_owned()), "{uncommented:?}");
+    host.is_read(&uncommented.join("\n"));
     // When the proxy says who is behind Cloudflare there is nothing to do any more.
     let told = npm("203.0.113.9", 404);
     host.log("/var/lib/docker/volumes/npm_data/_data/logs/proxy-host-1_access.log", &told, 30);
@@ -201,14 +214,22 @@ fn where_nothing_is_found_nothing_is_proposed_and_why_is_told() {
 fn the_address_that_setup_is_run_from_is_named() {
     let host = Host::new();
     host.log("/var/log/nginx/access.log", &combined(CLIENT, 404), 5);
-    // What was wrapped is one line again.
-    let said =
-        |address: &str| String::from_utf8(host.setup_from(address).stdout).unwrap().replace("\n# ", " ");
-    let public = said("198.51.100.9");
-    assert!(public.contains("198.51.100.9: you are logged in from there."), "{public}");
-    assert!(public.contains("\n#ignoreip: [loopback, self, private, 198.51.100.9]\n"), "{public}");
+    let said = |address: &str| String::from_utf8(host.setup_from(address).stdout).unwrap();
+    for (address, written) in [("198.51.100.9", "198.51.100.9"), ("2001:db8::9", "'2001:db8::9'")] {
+        let public = said(address);
+        assert!(public.contains(&format!("\n# {address}: you are logged in from there. ")), "{public}");
+        let line = format!("ignoreip: [loopback, self, private, {written}]");
+        assert!(public.contains(&format!("\n#{line}\n")), "{public}");
+        let uncommented = public
+            .replace("\nignoreip: [loopback, self, private]\n", "\n")
+            .replace(&format!("#{line}"), &line);
+        host.is_read(&uncommented);
+    }
     let private = said("192.168.1.5");
-    assert!(private.contains("192.168.1.5: you are logged in from there; `private` holds it."), "{private}");
+    assert!(
+        private.contains("\n# 192.168.1.5: you are logged in from there; `private` holds it.\n"),
+        "{private}"
+    );
     assert!(!private.contains("#ignoreip"), "{private}");
     // Whatever stands there instead of an address is nobody's.
     let odd = said("x\ny");

@@ -1,6 +1,7 @@
 //! The configuration that is proposed, as text with a reason for each choice, read back to be sure of it.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -134,20 +135,21 @@ fn addresses(out: &mut String, people: &[Person], findings: &Findings, cloudflar
     let last = if cloudflare { ", cloudflare" } else { "" };
     let _ = writeln!(out, "ignoreip: [loopback, self, private{last}]");
     for person in own {
+        // An IPv6 address has colons, which YAML may take for a map.
+        let address = match person.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("'{address}'"),
+        };
         comment(
             out,
             0,
             &format!(
                 "{}: {}. An address that somebody is logged in from is not banned as long as that lasts. If it is yours for good, \
-                 and will not be somebody else's tomorrow, have it never banned:",
+                 and will not be somebody else's tomorrow, write this instead of the line above:",
                 person.address, person.how
             ),
         );
-        let _ = writeln!(
-            out,
-            "#ignoreip: [loopback, self, private{last}, {}]",
-            scalar(&person.address.to_string())
-        );
+        let _ = writeln!(out, "#ignoreip: [loopback, self, private{last}, {}]", address);
     }
     out.push('\n');
     comment(
