@@ -15,6 +15,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::confine::hint;
+use crate::kernel::capability::privilege::{Capability, Privileges};
+
 /// A request longer than this is refused: `ban` with 10,000 addresses fits.
 const REQUEST_CAP: u64 = 1 << 20;
 /// A peer that connects and says nothing is let go after this long.
@@ -103,7 +106,7 @@ pub enum BindError {
     #[error("another agent (pid {0}) enforces in this network namespace already; stop it first")]
     NotAlone(i32),
     /// The system refused.
-    #[error("failed to open the control socket {} (set paths.control to a writable place)", path.display())]
+    #[error("failed to open the control socket {} (set paths.control to a writable place{})", path.display(), hint(path, source))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -118,6 +121,9 @@ pub enum BindError {
 pub struct Alone {
     _socket: Option<net::UnixListener>,
 }
+
+/// The name that whoever holds it has in the namespace.
+const NAME: &[u8] = b"stockade";
 
 /// What came of one try to claim it.
 enum Claim {
@@ -134,7 +140,7 @@ impl Alone {
     /// # Errors
     /// [`BindError::NotAlone`] when another agent has it.
     pub async fn claim() -> Result<Self, BindError> {
-        Self::claim_as(b"stockade").await
+        Self::claim_as(NAME).await
     }
 
     async fn claim_as(name: &[u8]) -> Result<Self, BindError> {
@@ -154,6 +160,20 @@ impl Alone {
         }
     }
 
+    /// Whoever has it now, of whatever user: the process and its user.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn holder() -> io::Result<Option<(i32, u32)>> {
+        match net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(NAME)?) {
+            Ok(stream) => getsockopt(&stream, PeerCredentials)
+                .map(|who| Some((who.pid(), who.uid())))
+                .map_err(Into::into),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     fn try_claim(name: &[u8]) -> io::Result<Claim> {
         let name = net::SocketAddr::from_abstract_name(name)?;
         match net::UnixListener::bind_addr(&name) {
@@ -161,18 +181,30 @@ impl Alone {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(e),
         }
-        // Anybody may take an abstract name. Who is neither root nor us is no agent, and must not keep us out.
+        // Anybody may take an abstract name. Who is neither root nor us nor may change nf_tables is no agent, and must not keep
+        // us out.
         let who = match net::UnixStream::connect_addr(&name) {
             Ok(stream) => getsockopt(&stream, PeerCredentials)?,
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(Claim::Ending(e)),
             Err(e) => return Err(e),
         };
-        if who.uid() == 0 || who.uid() == nix::unistd::geteuid().as_raw() {
+        let own = who.uid() == 0 || who.uid() == nix::unistd::geteuid().as_raw();
+        if own || may_change_nf_tables(who.pid()) {
             return Ok(Claim::Held(who.pid()));
         }
         tracing::warn!(uid = who.uid(), "somebody else holds the agent's name: going on without it");
         Ok(Claim::Had(Self { _socket: None }))
     }
+}
+
+/// Whether that process may change nf_tables here, and not only in a user namespace of its own.
+fn may_change_nf_tables(pid: i32) -> bool {
+    let map = |who: &str| std::fs::read_to_string(format!("/proc/{who}/uid_map")).ok();
+    let (theirs, ours) = (map(&pid.to_string()), map("self"));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    theirs.is_some()
+        && theirs == ours
+        && Privileges::told_by(&status).holds(Capability::NetAdmin) == Some(true)
 }
 
 /// The listening socket.
@@ -293,6 +325,13 @@ impl Drop for Bound {
     }
 }
 
+/// Lets an answer be written that was given, before this process ends.
+pub async fn linger() {
+    // The first process of a container takes all others along when it ends: whoever asked from within is to print the answer.
+    let first = std::process::id() == 1;
+    tokio::time::sleep(Duration::from_millis(if first { 500 } else { 20 })).await;
+}
+
 /// Accepts connections, handing each request to `calls`.
 async fn accept(listener: UnixListener, calls: mpsc::Sender<Call>) {
     loop {
@@ -363,6 +402,15 @@ pub enum CallError {
         /// What came instead.
         reason: String,
     },
+}
+
+impl CallError {
+    /// Whether there is nobody on the socket at all.
+    #[must_use]
+    pub fn is_nobody(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. }
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused))
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {

@@ -142,6 +142,11 @@ fn traefik_forceful_browsing() {
 }
 
 #[test]
+fn haproxy() {
+    assert_eq!(judge("haproxy-forceful-browsing.log"), 5);
+}
+
+#[test]
 fn nginx_forceful_browsing() {
     assert_eq!(judge("nginx-forceful-browsing.log"), 12);
 }

@@ -1,4 +1,4 @@
-//! The commands that ask a running agent: `ping`, `status`, `bans`, `ban`, `unban`, `reload`, `stop`.
+//! The commands that ask a running agent: `ping`, `status`, `bans`, `ban`, `unban`, `reload`; `stop` has a file of its own.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::status::list;
 use super::{Failure, SHIPPED, print};
 use crate::cli::exit;
 use crate::config::Config;
 use crate::control::{self, Request, Response};
 
 /// A reload compiles every filter; nothing else takes long.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `stockade ping`.
 ///
@@ -41,32 +40,8 @@ pub(super) fn reload(config: &Path) -> Result<()> {
 }
 
 /// `1 ban`, `2 bans`.
-fn counted(n: u64, what: &str) -> String {
+pub(super) fn counted(n: u64, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
-}
-
-/// `stockade stop`.
-///
-/// # Errors
-/// When no agent answers, or the kernel refuses to remove the table.
-pub(super) fn stop(config: &Path, flush: bool) -> Result<()> {
-    let done = ask(config, &Request::Stop { flush })?;
-    let bans = done["bans"].as_u64().unwrap_or(0);
-    let unfinished: Vec<&str> = list(&done["unfinished"]).iter().map(text).collect();
-    if flush && !unfinished.is_empty() {
-        let names = unfinished.join(", ");
-        print(&format!(
-            "warning: not all was taken back from the sinks {names}; an agent that starts takes it up"
-        ))?;
-    }
-    print(&match (flush, bans) {
-        (true, n) => format!("stopped; {} lifted, the table is gone", counted(n, "ban")),
-        (false, 0) => "stopped".to_owned(),
-        (false, n) => {
-            let (bans, run) = (counted(n, "ban"), if n == 1 { "stays" } else { "stay" });
-            format!("stopped; {bans} {run} in the kernel to the end (stop --flush lifts them)")
-        }
-    })
 }
 
 /// `stockade ban`.

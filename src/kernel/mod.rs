@@ -16,6 +16,7 @@ mod desired;
 mod disjoint;
 pub mod header;
 mod layout;
+pub mod leftovers;
 pub mod legacy;
 mod packets;
 mod read_back;

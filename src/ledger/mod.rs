@@ -19,6 +19,8 @@
 //! A power failure may cost the last transactions (`synchronous=NORMAL`, <https://sqlite.org/pragma.html#pragma_synchronous>):
 //! the agent then goes on from an earlier place, just as well.
 
+use std::path::Path;
+
 mod checkpoint;
 mod file;
 mod schema;
@@ -32,3 +34,19 @@ pub use self::checkpoint::{Checkpoint, Loaded};
 pub use self::file::OpenError;
 pub use self::store::Store;
 pub use self::writer::{Ledger, Outcome, Size};
+
+/// Lifts every ban that the ledger in `state` remembers; how many. One that is not there is not made.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn lift_all(state: &Path) -> Result<u64, OpenError> {
+    let path = state.join(file::NAME);
+    if !path.exists() {
+        return Ok(0);
+    }
+    let (mut store, _) = Store::open(state, &|_| None)?;
+    let lifted = store.lift_all();
+    store.close();
+    let failed = |source| OpenError::Sqlite { what: "lift the bans in", path, source };
+    lifted.map(|n| u64::try_from(n).unwrap_or(u64::MAX)).map_err(failed)
+}

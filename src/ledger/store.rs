@@ -179,6 +179,14 @@ impl Store {
         Ok(rows)
     }
 
+    /// Drops every ban; how many there were. For when no agent runs: its checkpoints would bring them back.
+    ///
+    /// # Errors
+    /// As SQLite says.
+    pub fn lift_all(&mut self) -> rusqlite::Result<usize> {
+        self.connection.execute("DELETE FROM bans", [])
+    }
+
     /// Writes a checkpoint, all of it or nothing.
     ///
     /// # Errors

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
 mod check;
+mod manual;
+mod wait;
 
 use std::fs;
 use std::path::{Path, PathBuf};

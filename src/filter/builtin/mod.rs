@@ -14,6 +14,7 @@ pub fn names() -> Vec<&'static str> {
 
 /// The names of all shipped filters, sorted.
 pub const NAMES: &[&str] = &[
+    "haproxy-forceful-browsing",
     "nginx-forceful-browsing",
     "npm-403",
     "npm-404",
@@ -24,7 +25,8 @@ pub const NAMES: &[&str] = &[
     "traefik-forceful-browsing",
 ];
 
-const TEXTS: [(&str, &str); 8] = [
+const TEXTS: [(&str, &str); 9] = [
+    ("haproxy-forceful-browsing", include_str!("haproxy-forceful-browsing.yaml")),
     ("nginx-forceful-browsing", include_str!("nginx-forceful-browsing.yaml")),
     ("npm-403", include_str!("npm-403.yaml")),
     ("npm-404", include_str!("npm-404.yaml")),
