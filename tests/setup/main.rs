@@ -51,7 +51,7 @@ fn nginx_proxy_manager_in_a_volume_behind_cloudflare() {
         })
         .collect();
     assert!(uncommented.contains(&"  cloudflare:".to_owned()), "{uncommented:?}");
-    host.is_read(&uncommented.join("\n"));
+    host.is_read(&uncommented.join("\n").replace("ROOT", host.root().to_str().unwrap()));
     // When the proxy says who is behind Cloudflare there is nothing to do any more.
     let told = npm("203.0.113.9", 404);
     host.log("/var/lib/docker/volumes/npm_data/_data/logs/proxy-host-1_access.log", &told, 30);

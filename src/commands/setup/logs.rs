@@ -133,7 +133,7 @@ impl Look {
         let glob = glob(kind, &logs).filter(|glob| {
             let pattern = format!("/{glob}");
             let fits = |log: &&Log| crate::follow::pattern_matches(&pattern, &Path::new("/").join(&log.name));
-            all.iter().filter(fits).all(|log| ours(&log)) && logs.iter().all(|log| fits(&log))
+            all.iter().filter(fits).all(|log| ours(&log)) && logs.iter().all(fits)
         });
         let file =
             |log: &Log| LogFile { tree: Rc::clone(tree), path: directory.join(&log.name), docker: false };

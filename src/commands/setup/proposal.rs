@@ -30,8 +30,8 @@ impl Proposal {
     /// # Errors
     /// When what was written does not say what was found: a mistake of this program, or a name that YAML cannot hold.
     pub(super) fn new(findings: &Findings, people: &[Person]) -> Result<Self> {
-        let places = findings.docker.iter().chain(&findings.journal);
-        for place in places.filter(|place| place.to_str().is_none()) {
+        let mut places = findings.docker.iter().chain(&findings.journal);
+        if let Some(place) = places.find(|place| place.to_str().is_none()) {
             anyhow::bail!("{}: its name is no UTF-8, so no configuration can name it", shown(place));
         }
         let text = text(findings, people);
@@ -149,7 +149,7 @@ fn addresses(out: &mut String, people: &[Person], findings: &Findings, cloudflar
                 person.address, person.how
             ),
         );
-        let _ = writeln!(out, "#ignoreip: [loopback, self, private{last}, {}]", address);
+        let _ = writeln!(out, "#ignoreip: [loopback, self, private{last}, {address}]");
     }
     out.push('\n');
     comment(
