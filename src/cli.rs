@@ -50,6 +50,9 @@ pub enum Command {
         /// Decide and tell everything, enforce nothing
         #[arg(long)]
         observe: bool,
+        /// Where there is no configuration, or one with mistakes, wait for a right one instead of ending
+        #[arg(long)]
+        wait: bool,
         /// Where the configuration is.
         #[command(flatten)]
         config: ConfigArg,

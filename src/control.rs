@@ -15,6 +15,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::confine::hint;
+use crate::kernel::capability::privilege::{Capability, Privileges};
+
 /// A request longer than this is refused: `ban` with 10,000 addresses fits.
 const REQUEST_CAP: u64 = 1 << 20;
 /// A peer that connects and says nothing is let go after this long.
@@ -103,7 +106,7 @@ pub enum BindError {
     #[error("another agent (pid {0}) enforces in this network namespace already; stop it first")]
     NotAlone(i32),
     /// The system refused.
-    #[error("failed to open the control socket {} (set paths.control to a writable place)", path.display())]
+    #[error("failed to open the control socket {} (set paths.control to a writable place{})", path.display(), hint(path, source))]
     Io {
         /// The socket.
         path: PathBuf,
@@ -178,18 +181,30 @@ impl Alone {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {}
             Err(e) => return Err(e),
         }
-        // Anybody may take an abstract name. Who is neither root nor us is no agent, and must not keep us out.
+        // Anybody may take an abstract name. Who is neither root nor us nor may change nf_tables is no agent, and must not keep
+        // us out.
         let who = match net::UnixStream::connect_addr(&name) {
             Ok(stream) => getsockopt(&stream, PeerCredentials)?,
             Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(Claim::Ending(e)),
             Err(e) => return Err(e),
         };
-        if who.uid() == 0 || who.uid() == nix::unistd::geteuid().as_raw() {
+        let own = who.uid() == 0 || who.uid() == nix::unistd::geteuid().as_raw();
+        if own || may_change_nf_tables(who.pid()) {
             return Ok(Claim::Held(who.pid()));
         }
         tracing::warn!(uid = who.uid(), "somebody else holds the agent's name: going on without it");
         Ok(Claim::Had(Self { _socket: None }))
     }
+}
+
+/// Whether that process may change nf_tables here, and not only in a user namespace of its own.
+fn may_change_nf_tables(pid: i32) -> bool {
+    let map = |who: &str| std::fs::read_to_string(format!("/proc/{who}/uid_map")).ok();
+    let (theirs, ours) = (map(&pid.to_string()), map("self"));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    theirs.is_some()
+        && theirs == ours
+        && Privileges::told_by(&status).holds(Capability::NetAdmin) == Some(true)
 }
 
 /// The listening socket.
@@ -308,6 +323,13 @@ impl Drop for Bound {
         // Nothing to do about a failure: the next start replaces the file.
         drop(std::fs::remove_file(&self.0));
     }
+}
+
+/// Lets an answer be written that was given, before this process ends.
+pub async fn linger() {
+    // The first process of a container takes all others along when it ends: whoever asked from within is to print the answer.
+    let first = std::process::id() == 1;
+    tokio::time::sleep(Duration::from_millis(if first { 500 } else { 20 })).await;
 }
 
 /// Accepts connections, handing each request to `calls`.

@@ -28,6 +28,7 @@ pub mod daemon;
 
 pub mod cli;
 pub mod commands;
+pub mod confine;
 pub mod control;
 pub mod host;
 pub mod log;

@@ -17,7 +17,7 @@ mod verify;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -33,7 +33,7 @@ use crate::filter::{CompileError, builtin};
 /// Whatever went wrong; [`exit_code`] tells the code to end with.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
-        Command::Run { observe, config } => daemon::run(&config.config, observe),
+        Command::Run { observe, wait, config } => daemon::run(&config.config, observe, wait),
         Command::Check { config, json, print_ruleset } => check::run(&config.config, json, print_ruleset),
         Command::Status { jail, config, json } => client::status(&config.config, jail, json),
         Command::Bans { jail, config, json } => client::bans(&config.config, jail, json),
@@ -76,6 +76,12 @@ fn load_or_empty(path: &Path) -> Result<Config, ConfigError> {
         return Config::parse("{}", "no configuration", &SHIPPED);
     }
     load(path)
+}
+
+/// Where the agent of this configuration is asked, as far as that can be made out.
+pub(crate) fn control_socket(path: &Path) -> PathBuf {
+    let paths = Config::paths(path, &SHIPPED);
+    paths.map_or_else(|_| PathBuf::from(crate::config::DEFAULT_CONTROL), |paths| paths.control)
 }
 
 const SHIPPED: Shipped<'_> = Shipped { names: builtin::NAMES, text: builtin::text };

@@ -43,6 +43,9 @@ use crate::types::BanTime;
 /// Where the configuration is unless `--config` or `STOCKADE_CONFIG` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/stockade/config.yaml";
 
+/// Where the agent is asked unless `paths.control` says otherwise.
+pub const DEFAULT_CONTROL: &str = "/run/stockade/control.sock";
+
 /// A larger file is not a configuration, and is not read.
 const SIZE_MAX: u64 = 8 << 20;
 

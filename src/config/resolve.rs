@@ -15,7 +15,7 @@ use crate::source::journal::Matches;
 use crate::types::BanTime;
 
 const STATE: &str = "/var/lib/stockade";
-const CONTROL: &str = "/run/stockade/control.sock";
+use super::DEFAULT_CONTROL as CONTROL;
 const IGNOREIP: [&str; 2] = ["loopback", "self"];
 const TRUSTED_PROXIES: [&str; 2] = ["loopback", "private"];
 /// So many offenders are remembered where nothing is configured.

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use crate::config::names;
 use crate::engine::{Engine, FUTURE_TOLERANCE};
 use crate::filter::Trust;
+use crate::kernel::capability::namespace::Network;
 use crate::types::{JailId, Offense, Peer, Timestamp};
 
 /// So many causes are told apart; what exceeds them is only counted. A list of trusted proxies may be long.
@@ -61,20 +61,9 @@ pub(super) struct Facts<'a> {
     pub(super) ports: &'a [u16],
     /// Packets that the ban has stopped; `None` where its element is not in the kernel.
     pub(super) stopped: Option<u64>,
-    pub(super) namespace: Namespace,
+    pub(super) namespace: Network,
     /// What looks into request heads; `off` when nothing does.
     pub(super) matcher: &'a str,
-}
-
-/// Which network namespace this process is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Namespace {
-    /// The host's.
-    Host,
-    /// Another one.
-    Own,
-    /// It cannot be told from here, as in a container with processes of its own.
-    Unknown,
 }
 
 impl Leaks {
@@ -244,14 +233,14 @@ fn direct(facts: &Facts<'_>) -> String {
         )),
         _ => {
             let network = match facts.namespace {
-                Namespace::Own => {
+                Network::Own => {
                     "the agent is in a network namespace of its own, and the service's packets do not pass there: run it \
                      in the host's (Docker: network_mode: host)"
                 }
-                Namespace::Unknown => {
+                Network::Unknown => {
                     "is the agent in the host's network namespace? (Docker: network_mode: host)"
                 }
-                Namespace::Host => {
+                Network::Host => {
                     "do the service's packets pass this host's network namespace at all, or does another host write this log?"
                 }
             };
@@ -259,18 +248,6 @@ fn direct(facts: &Facts<'_>) -> String {
         }
     }
     advice.join("; ")
-}
-
-/// Where we are. The inode of the initial PID namespace is a constant (`PROC_PID_INIT_INO` in the kernel's
-/// include/linux/proc_ns.h); within it, process 1 is the host's.
-pub(super) fn namespace() -> Namespace {
-    const INITIAL_PID: u64 = 0xEFFF_FFFC;
-    let inode = |path: &str| std::fs::metadata(path).ok().map(|file| file.ino());
-    match (inode("/proc/self/ns/pid"), inode("/proc/1/ns/net"), inode("/proc/self/ns/net")) {
-        (_, Some(first), Some(own)) if first != own => Namespace::Own,
-        (Some(INITIAL_PID), Some(_), Some(_)) => Namespace::Host,
-        _ => Namespace::Unknown,
-    }
 }
 
 #[cfg(test)]
@@ -358,33 +335,25 @@ mod tests {
             assert!(!lacks.iter().any(|w| text.contains(w)), "{text}");
         };
         let blind = Some(0);
+        has(advice(Way::Direct, &[], blind, Network::Own), &["network_mode: host", "of its own"], &["port"]);
         has(
-            advice(Way::Direct, &[], blind, Namespace::Own),
-            &["network_mode: host", "of its own"],
-            &["port"],
-        );
-        has(
-            advice(Way::Direct, &[22], blind, Namespace::Host),
+            advice(Way::Direct, &[22], blind, Network::Host),
             &["close port 22 only", "pass this host's"],
             &[],
         );
-        has(
-            advice(Way::Direct, &[], Some(7), Namespace::Own),
-            &["flowtable", "stopped 7"],
-            &["network_mode"],
-        );
+        has(advice(Way::Direct, &[], Some(7), Network::Own), &["flowtable", "stopped 7"], &["network_mode"]);
         let proxy = Way::Proxy("10.0.0.1".parse().unwrap());
         has(
-            advice(proxy, &[], None, Namespace::Host),
+            advice(proxy, &[], None, Network::Host),
             &["carry 10.0.0.1", "headers.matcher", "deny"],
             &["TLS"],
         );
-        let seen = Facts { ports: &[], stopped: None, namespace: Namespace::Host, matcher: "bpf" };
+        let seen = Facts { ports: &[], stopped: None, namespace: Network::Host, matcher: "bpf" };
         has(
             proxy.advice(&seen),
             &["carry 10.0.0.1", "matcher bpf", "TLS", "headers.names", "deny"],
             &["off"],
         );
-        has(advice(Way::Cloudflare, &[], None, Namespace::Host), &["at Cloudflare"], &["in the proxy"]);
+        has(advice(Way::Cloudflare, &[], None, Network::Host), &["at Cloudflare"], &["in the proxy"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Agent, leaks};
 use crate::clock;
+use crate::kernel::capability::namespace::Place;
 
 impl Agent {
     /// Says of each new cause of leaks what would stop it.
@@ -10,7 +11,7 @@ impl Agent {
             return;
         }
         let packets = self.guard.packets(clock::now()).await;
-        let namespace = leaks::namespace();
+        let namespace = Place::here().network;
         let mut causes = Vec::new();
         for (jail, way, cause) in self.leaks.untold() {
             let covering = self.engine.bans_of(jail, cause.offender);

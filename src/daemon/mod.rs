@@ -12,6 +12,7 @@ mod lookout;
 mod notify;
 mod observe;
 mod orders;
+mod patience;
 mod phase;
 mod pulse;
 pub mod ranges;
@@ -56,6 +57,7 @@ use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
 use crate::config::duration::{Shown, ShownBanTime};
+use crate::confine;
 use crate::control::{self, Call};
 use crate::engine::{Command, Engine, Unban, Verdict};
 use crate::follow::Options;
@@ -73,14 +75,17 @@ const TURN_BUDGET: usize = 2 << 20;
 /// So many requests may wait while the agent is busy.
 const CALLS: usize = 16;
 
-/// Runs the agent in the foreground until a signal or `stockade stop` ends it. One that is to `observe` enforces nothing.
+/// Runs the agent in the foreground until a signal or `stockade stop` ends it. One that is to `observe` enforces nothing; one
+/// that is to `wait` does so until there is a configuration without mistakes.
 ///
 /// # Errors
 /// A configuration with mistakes, another agent, or a kernel that does not let us.
-pub fn run(path: &Path, observe: bool) -> Result<()> {
-    let config = load(path)?;
+pub fn run(path: &Path, observe: bool, wait: bool) -> Result<()> {
+    let config = if wait { patience::wait_for(path)? } else { Some(load(path)?) };
+    let Some(config) = config else { return Ok(()) };
     crate::log::init(&config.log);
     raise_file_limit();
+    confine::confine(&config, observe);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -342,8 +347,7 @@ impl Agent {
         if let Some(reply) = stop.reply {
             // Who asked may have gone.
             drop(reply.send(response));
-            // The connection's task must still write it.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            control::linger().await;
         }
         tracing::info!(bans, flushed = stop.flush, "stopped");
         removed

@@ -7,6 +7,7 @@ use super::{Agent, plan, ranges};
 use crate::clock;
 use crate::commands::load;
 use crate::config::Config;
+use crate::confine;
 use crate::host;
 
 impl Agent {
@@ -32,6 +33,13 @@ impl Agent {
             != (&running.paths, running.backend, running.limits, running.log)
         {
             warnings.push("backend, paths, limits and log take effect at the next start".to_owned());
+        }
+        let (before, after) = (confine::programs(running), confine::programs(&config));
+        if before.is_empty() && !after.is_empty() && !self.observing {
+            warnings.push(format!(
+                "programs of {} run with the few rights that the agent kept when no sink had any; restart it if they need more",
+                after.join(", ")
+            ));
         }
         // Before the jails: their bans are to be told to those that are there from now on.
         self.reconfigure_sinks(&config, &jails)?;

@@ -1,11 +1,13 @@
 //! Who is logged in right now, from where.
 
 use std::fmt;
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
 use super::places::Places;
 use super::{logind, utmp};
+use crate::kernel::capability::namespace::FIRST_PID_NAMESPACE;
 
 /// Names in utmp are no longer.
 const NAME: usize = 32;
@@ -49,11 +51,16 @@ fn name(text: &str) -> String {
 /// What utmp and systemd-logind tell, and what of it could not be read.
 pub(super) fn recorded(places: &Places) -> (Vec<Session>, Vec<String>) {
     let lives = |pid: u32| lives(&places.proc, pid);
+    // In a container with processes of its own the host's are not there. What logind keeps is believed all the same: it
+    // removes the file when the session ends. In utmp records stay when a host crashes.
+    let ours = fs::read_link(places.proc.join("self/ns/pid"));
+    let foreign = ours.is_ok_and(|link| link.as_os_str() != FIRST_PID_NAMESPACE);
+    let may_live = |pid: u32| foreign || lives(pid);
     let mut problems = Vec::new();
     let mut found = Vec::new();
     let told = [
         (&places.utmp, utmp::sessions(&places.utmp, lives)),
-        (&places.sessions, logind::sessions(&places.sessions, lives)),
+        (&places.sessions, logind::sessions(&places.sessions, may_live)),
     ];
     for (path, sessions) in told {
         match sessions {
@@ -64,8 +71,7 @@ pub(super) fn recorded(places: &Places) -> (Vec<Session>, Vec<String>) {
     (found, problems)
 }
 
-/// Whether there is such a process. In a container with processes of its own those of the host are not there, so what the
-/// host's utmp tells counts for nothing: such a container needs the host's process namespace.
+/// Whether there is such a process.
 fn lives(proc: &Path, pid: u32) -> bool {
     proc.join(pid.to_string()).exists()
 }
@@ -80,6 +86,26 @@ mod tests {
             assert_eq!(Session::new("root", "pts/0", address.parse().unwrap()), None, "{address}");
         }
         assert!(Session::new("root", "pts/0", "192.0.2.1".parse().unwrap()).is_some());
+    }
+
+    /// In a container the session's process cannot be seen, the file that logind keeps of it can be mounted.
+    #[test]
+    fn where_the_hosts_processes_are_not_there_logind_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |name: &str| dir.path().join(name);
+        let places =
+            Places { sessions: of("sessions"), proc: of("proc"), utmp: of("utmp"), ..Places::default() };
+        fs::create_dir_all(&places.sessions).unwrap();
+        fs::create_dir_all(places.proc.join("self/ns")).unwrap();
+        let session = "STATE=active\nUSER=root\nLEADER=4711\nREMOTE_HOST=192.0.2.7\n";
+        fs::write(places.sessions.join("1"), session).unwrap();
+        for (namespace, seen) in [(FIRST_PID_NAMESPACE, 0), ("pid:[4026532999]", 1)] {
+            let link = places.proc.join("self/ns/pid");
+            drop(fs::remove_file(&link));
+            std::os::unix::fs::symlink(namespace, &link).unwrap();
+            let roots = recorded(&places).0.into_iter().filter(|session| session.who == "root").count();
+            assert_eq!(roots, seen, "in {namespace}");
+        }
     }
 
     #[test]

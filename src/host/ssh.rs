@@ -44,8 +44,9 @@ struct Served {
 }
 
 impl Peers {
-    /// The sessions now, and what could not be looked into.
-    pub(super) fn look(&mut self, proc: &Path) -> (Vec<Session>, Option<String>) {
+    /// The sessions now, and what could not be looked into. Whose session is in the directory `recorded` (systemd-logind's) need
+    /// not be: it takes CAP_SYS_PTRACE.
+    pub(super) fn look(&mut self, proc: &Path, recorded: &Path) -> (Vec<Session>, Option<String>) {
         let mut problem = None;
         let mut known = HashMap::new();
         let mut new = Vec::new();
@@ -66,6 +67,9 @@ impl Peers {
                 }
                 // It has ended.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied && is_recorded(&dir, recorded) => {
+                    known.insert(process, None);
+                }
                 Err(e) => problem = Some(format!("process {pid} of sshd: {e}")),
             }
         }
@@ -126,6 +130,18 @@ fn is_roots(dir: &Path) -> io::Result<bool> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let is_sshd = matches!(name.trim_end_matches(" (deleted)"), "sshd" | "sshd-session");
     Ok(is_sshd && fs::metadata(&exe)?.uid() == 0)
+}
+
+/// Whether systemd-logind knows the session that a process belongs to, by its control group: `…/session-4.scope`.
+fn is_recorded(dir: &Path, recorded: &Path) -> bool {
+    let groups = read(&dir.join("cgroup")).unwrap_or_default();
+    let session =
+        |part: &str| Some(part.trim_end().strip_prefix("session-")?.strip_suffix(".scope")?.to_owned());
+    groups
+        .split(['/', '\n'])
+        .filter_map(session)
+        .filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .any(|id| recorded.join(id).is_file())
 }
 
 /// The process' sockets, by descriptor.
@@ -314,8 +330,26 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_known_by_its_control_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorded = dir.path().join("sessions");
+        fs::create_dir(&recorded).unwrap();
+        fs::write(recorded.join("4"), "").unwrap();
+        for (group, known) in [
+            ("0::/user.slice/user-0.slice/session-4.scope\n", true),
+            ("1:name=systemd:/user.slice/user-0.slice/session-4.scope\n0::/\n", true),
+            ("0::/user.slice/user-0.slice/session-5.scope\n", false),
+            ("0::/system.slice/ssh.service\n", false),
+            ("0::/session-.scope\n", false),
+        ] {
+            fs::write(dir.path().join("cgroup"), group).unwrap();
+            assert_eq!(is_recorded(dir.path(), &recorded), known, "{group}");
+        }
+    }
+
+    #[test]
     fn this_process_is_none_of_sshds() {
-        let (_, problem) = Peers::default().look(Path::new("/proc"));
+        let (_, problem) = Peers::default().look(Path::new("/proc"), Path::new("/run/systemd/sessions"));
         assert_eq!(problem.filter(|_| nix::unistd::geteuid().is_root()), None);
         let own = Path::new("/proc/self");
         assert_eq!(logged_in(own), None);

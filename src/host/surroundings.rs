@@ -44,7 +44,7 @@ impl Surroundings {
 
     /// Looks at the processes of sshd. It takes as long as there are processes: about 3 µs for each.
     pub fn scan(&mut self) {
-        (self.served, self.unseen) = self.peers.look(&self.places.proc);
+        (self.served, self.unseen) = self.peers.look(&self.places.proc, &self.places.sessions);
     }
 
     /// Looks at everything else, which takes about 0.1 ms, and puts it together with the last scan.

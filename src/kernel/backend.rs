@@ -5,7 +5,7 @@ use nft::Connection;
 use super::legacy::{Legacy, Look};
 use super::{Changes, Desired, EnforceError, Enforcer, Held, Layout, ReadBack, Ruleset, SetId};
 use crate::config;
-use crate::types::Timestamp;
+use crate::types::{JailId, Timestamp};
 
 /// What to do where neither backend works.
 const ADVICE: &str = "run it as root or grant CAP_NET_ADMIN; then either the kernel must have nf_tables (modprobe nf_tables), \
@@ -122,6 +122,20 @@ pub async fn choose(asked: config::Backend, layout: &Layout) -> Result<Choice, N
             }
         }
     }
+}
+
+/// Whether it may come to iptables-legacy: nf_tables will not do, or an agent before this one may have left bans there. To be
+/// asked before there are threads.
+#[must_use]
+pub fn may_be_legacy(asked: config::Backend) -> bool {
+    if asked == config::Backend::Legacy || Legacy::may_be_there() {
+        return true;
+    }
+    // A jail with everything that a layout can ask for.
+    let layout = Layout::new([(JailId(0), "any", &[22][..], 64)]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    asked == config::Backend::Auto
+        && runtime.is_ok_and(|runtime| runtime.block_on(nft_lacks(&layout)).is_some())
 }
 
 /// Why nf_tables cannot hold our table; `None` where they can.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::schema;
+use crate::confine;
 
 /// The file's name in the state directory.
 pub(super) const NAME: &str = "stockade.db";
@@ -18,7 +19,7 @@ const ASIDE: usize = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory or the file cannot be made.
-    #[error("failed to make {}: {source}; let the agent write there, or move it with paths.state", path.display())]
+    #[error("failed to make {}: {source}; let the agent write there, or move it with paths.state{}", path.display(), confine::hint(path, source))]
     Make {
         /// What could not be made.
         path: PathBuf,
@@ -96,6 +97,8 @@ fn hint(error: &rusqlite::Error) -> &'static str {
 pub(super) fn open(state: &Path) -> Result<Connection, OpenError> {
     let path = state.join(NAME);
     private(state, &path)?;
+    // The directory may be a link to where there is room, as it is in a container; the file may not be one.
+    let path = fs::canonicalize(state).map_or(path, |state| state.join(NAME));
     let failed = |what| {
         let path = path.clone();
         move |source| OpenError::Sqlite { what, path, source }

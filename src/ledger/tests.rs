@@ -130,6 +130,23 @@ fn what_was_written_is_read() {
     assert_eq!(loaded.seed, read(state.path()).seed);
 }
 
+/// In a container `/var/lib/stockade` is a link to where the state is mounted.
+#[test]
+fn the_directory_may_be_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("data"), dir.path().join("state"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    write(&link, &something());
+    assert!(real.join(NAME).is_file());
+    assert_eq!(read(&real).bans, read(&link).bans);
+    assert!(!read(&link).bans.is_empty());
+    // The file itself may not: it would be somebody else's.
+    fs::rename(real.join(NAME), dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("elsewhere"), real.join(NAME)).unwrap();
+    assert!(Store::open(&link, &other_numbers).is_err());
+}
+
 #[test]
 fn changes_go_by_gone_first() {
     let state = tempfile::tempdir().unwrap();

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// A longer secret is none, in bytes.
 const LONGEST: u64 = 4096;
-/// Where container engines put secrets, readable by all: the directory itself is the container's own.
-const MOUNTED: &str = "/run/secrets";
+/// Where container engines put secrets, and systemd those of `LoadCredential=`, by modes (or access lists, which show as the
+/// group's bits) that say more than they mean: the directory itself is the container's, or the service's, own.
+const MOUNTED: [&str; 2] = ["/run/secrets", "/run/credentials"];
 
 /// Where a secret is kept; the configuration itself holds none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ fn read(path: &Path) -> Result<String, SecretError> {
     let failed = |source| SecretError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
-    let others = if path.starts_with(MOUNTED) { 0o022 } else { 0o077 };
+    let others = if MOUNTED.iter().any(|dir| path.starts_with(dir)) { 0o022 } else { 0o077 };
     if mode & others != 0 {
         return Err(SecretError::Open { path: path.to_owned(), mode });
     }

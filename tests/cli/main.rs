@@ -3,6 +3,7 @@
 
 mod check;
 mod manual;
+mod wait;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -45,13 +45,19 @@ fn the_page_says_every_command_and_option_and_no_other() {
     let synopsis = synopsis();
     for command in cli.get_subcommands() {
         let name = command.get_name();
-        assert!(section(".Sh DESCRIPTION\n").contains(&format!("\n.It Cm {name}\n")) || name == "version", "{name} is not described");
+        assert!(
+            section(".Sh DESCRIPTION\n").contains(&format!("\n.It Cm {name}\n")) || name == "version",
+            "{name} is not described"
+        );
         assert!(synopsis.iter().any(|(names, _)| names.contains(&name)), "{name} is not in the synopsis");
     }
     for (names, part) in synopsis {
         let commands: Vec<&Command> = names
             .iter()
-            .map(|name| cli.find_subcommand(name).unwrap_or_else(|| panic!("{name} is in the synopsis and is no command")))
+            .map(|name| {
+                cli.find_subcommand(name)
+                    .unwrap_or_else(|| panic!("{name} is in the synopsis and is no command"))
+            })
             .collect();
         let taken: BTreeSet<&str> = commands.iter().flat_map(|command| of(command)).collect();
         let said: BTreeSet<&str> = options(part).into_iter().filter(|name| *name != "config").collect();

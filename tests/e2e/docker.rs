@@ -50,7 +50,7 @@ impl Container {
 }
 
 /// A line of Nginx Proxy Manager's of a page that is not there.
-fn line(client: &str) -> String {
+pub(crate) fn line(client: &str) -> String {
     let now = jiff::Zoned::now().strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
     format!(
         "[{now}] - 404 404 - GET https app.example.org \"/wp-login.php\" [Client {client}] [Length 5] [Gzip -] [Sent-to 10.0.0.2] \"curl\" \"-\""

@@ -183,10 +183,9 @@ fn start_with(world: &mut World, programs: &[(&str, &str)], config: &str) {
     );
     let config = world.write("config.yaml", &config);
     let path = format!("PATH={dir}:{}", std::env::var("PATH").unwrap());
-    let args = [&path, env!("CARGO_BIN_EXE_stockade"), "run", "--config", config.to_str().unwrap()];
-    world.start("env", &args, "agent.log");
-    let answered = eventually(SOON, || world.stockade(&["ping"]).status.success());
-    assert!(answered, "the agent does not answer:\n{}", world.agent_log());
+    assert_eq!(config, world.dir().join("config.yaml"));
+    world.grant("legacy.conf");
+    world.run_agent_by(&["env", &path]);
 }
 
 fn restart(world: &mut World, change: impl Fn(&str) -> String) {

@@ -4,7 +4,10 @@
 //! Nothing is skipped.
 #![expect(clippy::unwrap_used, reason = "what a test relies on and does not find fails the test")]
 
+mod boot;
 mod check;
+mod confine;
+mod confined;
 mod crash;
 mod docker;
 mod escalation;
@@ -27,9 +30,11 @@ mod protect;
 mod read_back;
 mod reload;
 mod robust;
+mod setup;
 mod sinks;
 mod stop;
 mod syslog;
+mod unit;
 mod verify;
 mod world;
 

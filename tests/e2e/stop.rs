@@ -29,7 +29,10 @@ fn a_flush_without_an_agent_removes_what_one_left() {
     assert!(ruleset.contains("table inet stockade") && ruleset.contains(OFFENDER4), "{ruleset}");
     assert_eq!(
         flush(&world),
-        (Some(0), "3 bans taken out of the ledger\nno agent runs; 3 bans lifted, the table is gone\n".to_owned())
+        (
+            Some(0),
+            "3 bans taken out of the ledger\nno agent runs; 3 bans lifted, the table is gone\n".to_owned()
+        )
     );
     assert_eq!(world.server("nft", &["list", "ruleset"]), "");
     assert_eq!(flush(&world), (Some(0), "no agent runs, and there is no table\n".to_owned()));

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use super::confined;
+
 /// The server's addresses.
 pub(crate) const SERVER4: &str = "203.0.113.1";
 pub(crate) const SERVER6: &str = "2001:db8:0:1::1";
@@ -23,6 +25,8 @@ pub(crate) struct World {
     client: String,
     dir: tempfile::TempDir,
     children: Vec<Child>,
+    /// Drop-ins of the unit, and capabilities, that the agent is given besides.
+    with: Vec<String>,
 }
 
 impl World {
@@ -38,6 +42,7 @@ impl World {
             client: format!("stockade-c{id}"),
             dir: tempfile::tempdir().unwrap(),
             children: Vec::new(),
+            with: Vec::new(),
         };
         let (server, client) = (world.server.as_str(), world.client.as_str());
         let (wire_s, wire_c) = (format!("ss{id}"), format!("sc{id}"));
@@ -182,11 +187,27 @@ impl World {
         self.run_agent_by(&[]);
     }
 
-    /// The same by way of another program, such as `unshare --net`.
-    pub(crate) fn run_agent_by(&mut self, wrapper: &[&str]) {
+    /// Gives the agent a drop-in of `packaging/systemd/examples`, or a capability, besides what the unit has.
+    pub(crate) fn grant(&mut self, what: &str) {
+        self.with.push(what.to_owned());
+    }
+
+    /// What runs the agent as its unit does.
+    pub(crate) fn agent(&self) -> Vec<String> {
         let config = self.dir().join("config.yaml");
         let agent = [env!("CARGO_BIN_EXE_stockade"), "run", "--config", config.to_str().unwrap()];
-        let command = [wrapper, &agent].concat();
+        let mut with = self.with.clone();
+        // Iptables of old need more, which is documented as a drop-in.
+        if fs::read_to_string(&config).unwrap().contains(": legacy") {
+            with.push("legacy.conf".to_owned());
+        }
+        confined::command(&agent, &with)
+    }
+
+    /// The same by way of another program, such as `unshare --net`.
+    pub(crate) fn run_agent_by(&mut self, wrapper: &[&str]) {
+        let agent = self.agent();
+        let command: Vec<&str> = wrapper.iter().copied().chain(agent.iter().map(String::as_str)).collect();
         self.start(command[0], &command[1..], "agent.log");
         let answered = eventually(Duration::from_secs(10), || self.stockade(&["ping"]).status.success());
         assert!(answered, "the agent does not answer:\n{}", self.agent_log());

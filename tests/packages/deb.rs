@@ -5,7 +5,8 @@ use crate::machine::Machine;
 use crate::scene::{self, BANNED, IN_KERNEL, banned, bans, is_up, json, keeps_bans, no_table};
 
 /// Everything of ours that is in the file system, but what the machine's own logs of packages say.
-const OURS: &str = "find / -xdev -iname '*stockade*' -not -path '/proc/*' -not -path '/packages*' -not -path '/root/*'";
+const OURS: &str =
+    "find / -xdev -iname '*stockade*' -not -path '/proc/*' -not -path '/packages*' -not -path '/root/*'";
 
 #[test]
 fn a_deb_is_installed_upgraded_removed_and_purged() {
@@ -69,9 +70,13 @@ fn watchdog(machine: &Machine) {
         systemctl daemon-reload; systemctl restart stockade",
     );
     machine.run("kill -STOP $(systemctl show --value --property=MainPID stockade)");
-    machine.await_that(&format!("{IN_KERNEL} && [ $(systemctl show --value --property=NRestarts stockade) -ge 1 ] && stockade ping"));
+    machine.await_that(&format!(
+        "{IN_KERNEL} && [ $(systemctl show --value --property=NRestarts stockade) -ge 1 ] && stockade ping"
+    ));
     assert_eq!(banned(machine).len(), 2);
-    machine.run("rm -r /run/systemd/system/stockade.service.d; systemctl daemon-reload; systemctl restart stockade");
+    machine.run(
+        "rm -r /run/systemd/system/stockade.service.d; systemctl daemon-reload; systemctl restart stockade",
+    );
 }
 
 #[test]

@@ -61,7 +61,8 @@ pub(crate) fn pack_as(version: &str, kind: &str, output: &Path) {
 
 /// Runs a command that must succeed; what it wrote to its standard output.
 pub(crate) fn run(command: &mut Command) -> String {
-    let out = command.output().unwrap_or_else(|e| panic!("{command:?} cannot be run (tests/run installs it): {e}"));
+    let out =
+        command.output().unwrap_or_else(|e| panic!("{command:?} cannot be run (tests/run installs it): {e}"));
     assert!(out.status.success(), "{command:?}: {}", text(&out));
     String::from_utf8(out.stdout).unwrap()
 }

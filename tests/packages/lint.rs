@@ -55,10 +55,17 @@ fn nothing_is_left_out() {
     for file in ["/site-functions/_stockade", "/LICENSE-MIT", "/LICENSE-APACHE"] {
         assert!(rpm.lines().any(|line| line.ends_with(file)), "{file} is not in the .rpm:\n{rpm}");
     }
-    let config = run(Command::new("rpm").args(["--query", "--package", "--queryformat", "[%{FILENAMES} %{FILEFLAGS:fflags}\\n]"]).arg(crate::dist::rpm()));
-    assert!(config.lines().any(|line| line == "/etc/stockade/config.yaml cn"), "config(noreplace):\n{config}");
+    let config = run(Command::new("rpm")
+        .args(["--query", "--package", "--queryformat", "[%{FILENAMES} %{FILEFLAGS:fflags}\\n]"])
+        .arg(crate::dist::rpm()));
+    assert!(
+        config.lines().any(|line| line == "/etc/stockade/config.yaml cn"),
+        "config(noreplace):\n{config}"
+    );
 
-    let tar = run(Command::new("tar").args(["--list", "--verbose", "--numeric-owner", "--full-time", "--file"]).arg(tarball()));
+    let tar = run(Command::new("tar")
+        .args(["--list", "--verbose", "--numeric-owner", "--full-time", "--file"])
+        .arg(tarball()));
     let mut names = Vec::new();
     let mut times = std::collections::BTreeSet::new();
     for line in tar.lines() {
@@ -69,7 +76,15 @@ fn nothing_is_left_out() {
     }
     assert_eq!(times.len(), 1, "one time for all: {times:?}");
     assert!(names.is_sorted(), "{names:?}");
-    for file in ["/stockade", "/config.yaml", "/LICENSE-MIT", "/THIRD-PARTY-LICENSES", "/systemd/stockade.service", "/man/stockade.8", "/completions/bash"] {
+    for file in [
+        "/stockade",
+        "/config.yaml",
+        "/LICENSE-MIT",
+        "/THIRD-PARTY-LICENSES",
+        "/systemd/stockade.service",
+        "/man/stockade.8",
+        "/completions/bash",
+    ] {
         assert!(names.iter().any(|name| name.ends_with(file)), "{file} is not in the tarball: {names:?}");
     }
 }

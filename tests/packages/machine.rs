@@ -66,7 +66,10 @@ impl Machine {
         let mut state = "not there".to_owned();
         while Instant::now() < end {
             if let Some(status) = self.nspawn.try_wait().unwrap() {
-                panic!("systemd-nspawn ended with {status} (tests/run installs systemd-container):\n{}", self.console());
+                panic!(
+                    "systemd-nspawn ended with {status} (tests/run installs systemd-container):\n{}",
+                    self.console()
+                );
             }
             let pid = self.nspawn.id();
             let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
@@ -90,7 +93,11 @@ impl Machine {
     pub(crate) fn try_run(&self, script: &str) -> Output {
         Command::new("nsenter")
             .args(["--target", &self.first.to_string(), "--all", "--root", "--wd", "env", "-i"])
-            .args(["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=dumb"])
+            .args([
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME=/root",
+                "TERM=dumb",
+            ])
             .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "sh", "-eu", "-c", script])
             .stdin(Stdio::null())
             .output()
@@ -113,7 +120,12 @@ impl Machine {
     pub(crate) fn await_that(&self, script: &str) {
         let end = Instant::now() + Duration::from_secs(30);
         while !self.is(script) {
-            assert!(Instant::now() < end, "never: {script}\n{}\n{}", text(&self.try_run(script)), self.journal());
+            assert!(
+                Instant::now() < end,
+                "never: {script}\n{}\n{}",
+                text(&self.try_run(script)),
+                self.journal()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }

@@ -10,7 +10,8 @@ use crate::dist::{run, top};
 const VERSION: u32 = 1;
 const SUITE: &str = "bookworm";
 /// What the tests need on it. Of that, the packages need systemd and adduser.
-const PACKAGES: &str = "adduser,ca-certificates,init-system-helpers,iproute2,nftables,procps,rpm,systemd,systemd-sysv";
+const PACKAGES: &str =
+    "adduser,ca-certificates,init-system-helpers,iproute2,nftables,procps,rpm,systemd,systemd-sysv";
 
 /// The directory of the root, which nobody must change: [`Machine`](crate::machine::Machine) lays its own on top.
 pub(crate) fn debian() -> PathBuf {
@@ -27,7 +28,10 @@ pub(crate) fn debian() -> PathBuf {
 }
 
 fn make(root: &Path) {
-    assert!(nix::unistd::geteuid().is_root(), "a Debian can only be made and booted by root: run tests/run as root");
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "a Debian can only be made and booted by root: run tests/run as root"
+    );
     let begun = root.with_extension("begun");
     drop(fs::remove_dir_all(&begun));
     // It extracts with apt and does not wait for the disk: a quarter of debootstrap's time.
@@ -40,7 +44,8 @@ fn make(root: &Path) {
 
 /// Where this host has its own packages from, if it is a Debian.
 fn mirror() -> String {
-    let lists = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().map(|entry| entry.unwrap().path());
+    let lists =
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().map(|entry| entry.unwrap().path());
     lists
         .chain([PathBuf::from("/etc/apt/sources.list")])
         .filter_map(|list| fs::read_to_string(list).ok())

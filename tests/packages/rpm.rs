@@ -46,7 +46,10 @@ fn an_rpm_is_installed_upgraded_and_erased() {
             }),
             ("rpm --erase", &|machine| {
                 no_table(machine);
-                assert!(!machine.is("systemctl is-active stockade") && !machine.is("systemctl is-enabled stockade"));
+                assert!(
+                    !machine.is("systemctl is-active stockade")
+                        && !machine.is("systemctl is-enabled stockade")
+                );
                 assert!(!machine.is("test -e /usr/bin/stockade"));
                 // What was changed is kept under another name.
                 machine.run("grep -q 'maxretry: 16' /etc/stockade/config.yaml.rpmsave");

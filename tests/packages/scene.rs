@@ -15,9 +15,12 @@ pub(crate) const ATTACKER: &str = "203.0.113.66";
 /// Whether the kernel has a ban of BANNED.
 pub(crate) const IN_KERNEL: &str = "nft get element inet stockade banned4 { 203.0.113.9 }";
 
+/// A piece of a block, and what must hold when that block was run.
+pub(crate) type Check<'a> = (&'a str, &'a dyn Fn(&Machine));
+
 /// The blocks of the documents for `runner`, each with what is to be looked at after it. What a check is for is found by a
 /// piece of the block's text; each must find its block, and blocks without one are only run.
-pub(crate) fn walk(machine: &Machine, runner: &str, checks: &[(&str, &dyn Fn(&Machine))]) {
+pub(crate) fn walk(machine: &Machine, runner: &str, checks: &[Check<'_>]) {
     let mut checks = checks.iter();
     let mut next = checks.next();
     for block in docs::run_by(runner) {
@@ -33,7 +36,11 @@ pub(crate) fn walk(machine: &Machine, runner: &str, checks: &[(&str, &dyn Fn(&Ma
             next = checks.next();
         }
     }
-    assert!(next.is_none(), "no block says `{}` where it should", next.map(|(piece, _)| *piece).unwrap_or_default());
+    assert!(
+        next.is_none(),
+        "no block says `{}` where it should",
+        next.map(|(piece, _)| *piece).unwrap_or_default()
+    );
 }
 
 /// The service is up, as its own user, and looks into heads with BPF.
@@ -44,7 +51,11 @@ pub(crate) fn is_up(machine: &Machine) {
     assert_eq!(user.trim(), "stockade");
     machine.run("stockade ping");
     let status = json(machine, "stockade status --json");
-    assert_eq!(status["headers"]["matcher"], "bpf", "the unit's rights must do for a BPF program: {}", status["headers"]);
+    assert_eq!(
+        status["headers"]["matcher"], "bpf",
+        "the unit's rights must do for a BPF program: {}",
+        status["headers"]
+    );
     for completion in ["bash-completion/completions/stockade", "fish/vendor_completions.d/stockade.fish"] {
         machine.run(&format!("test -s /usr/share/{completion}"));
     }

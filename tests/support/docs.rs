@@ -6,15 +6,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every name that may stand in `<!-- runs: NAME -->`, and the test that runs those blocks.
-pub(crate) const RUNNERS: &[(&str, &str)] = &[
-    ("host", "tests/docs: with an agent on a host in namespaces of its own"),
-    ("ci", "continuous integration itself, word for word: tests/docs sees that it does"),
-    ("deb", "tests/packages: on a Debian that was made for it"),
-    ("rpm", "tests/packages: with rpm's own tools"),
-    ("container", "tests/docker: with a Docker engine of its own"),
-];
-
 /// One block of commands.
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -28,6 +19,13 @@ pub(crate) struct Block {
     pub(crate) language: String,
     /// The text between the fences.
     pub(crate) text: String,
+}
+
+impl Block {
+    /// Whether somebody is to type what stands in it.
+    pub(crate) fn is_commands(&self) -> bool {
+        matches!(self.language.as_str(), "sh" | "bash" | "console" | "shell")
+    }
 }
 
 /// All documents for people: the README, CONTRIBUTING and `docs/`.
@@ -71,5 +69,9 @@ pub(crate) fn blocks(file: &Path) -> Vec<Block> {
 
 /// The blocks of all documents that `runner` has to run, in the order of the files.
 pub(crate) fn run_by(runner: &str) -> Vec<Block> {
-    documents().iter().flat_map(|file| blocks(file)).filter(|block| block.runner == runner).collect()
+    documents()
+        .iter()
+        .flat_map(|file| blocks(file))
+        .filter(|block| block.is_commands() && block.runner == runner)
+        .collect()
 }

@@ -27,11 +27,12 @@ pub(super) fn findings(look: &Look, place: &Place) -> Vec<Finding> {
     }));
     let processes = fs::read_link("/proc/self/ns/pid").ok();
     if place.network == Network::Host
+        && !Places::default().sessions.is_dir()
         && processes.is_some_and(|link| link.to_str() != Some(FIRST_PID_NAMESPACE))
     {
         findings.push(of(Mark::Heed, "who is logged in to the host cannot be seen from this container".to_owned()).advice(
-            "run it among the host's processes (docker run --pid host; compose: pid: host), with /run/utmp and \
-             /run/systemd/sessions mounted; put the address you log in from into ignoreip",
+            "mount the host's /run/systemd/sessions, read-only; where there is no systemd, run it among the host's processes \
+             (docker run --pid host; compose: pid: host) with /run/utmp mounted; put the address you log in from into ignoreip",
         ));
     }
     findings

@@ -59,6 +59,12 @@ impl Privileges {
         Self { effective: effective(&status), initial: map.map(|map| is_initial(&map)) }
     }
 
+    /// What `/proc/PID/status` tells of a process, whose user namespace is not known.
+    #[must_use]
+    pub fn told_by(status: &str) -> Self {
+        Self { effective: effective(status), initial: None }
+    }
+
     /// These, of the host's user namespace.
     #[must_use]
     pub fn of(capabilities: &[Capability]) -> Self {

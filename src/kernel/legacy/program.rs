@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::confine;
+
 /// Where administrators' programs are, besides `PATH`: an agent started by hand may have a user's path.
 const ALSO_IN: [&str; 2] = ["/usr/sbin", "/sbin"];
 
@@ -133,7 +135,10 @@ impl Program {
         // Nothing of our environment: some of these programs load libraries from where it says (XTABLES_LIBDIR).
         command.args(args).env_clear().env("LC_ALL", "C").kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = {
+            let _lent = confine::lend(confine::LEGACY);
+            command.spawn()?
+        };
         let stdin = child.stdin.take();
         let write = async {
             if let Some(mut stdin) = stdin {

@@ -208,7 +208,7 @@ impl Place {
                 if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
                     fchown(&*file, Some(like.uid()), Some(like.gid())).map_err(|e| {
                         Trouble::refused(format!(
-                            "failed to keep the owner {}:{} of {}: {e}; run stockade as root, or give the file to the user it runs as",
+                            "failed to keep the owner {}:{} of {}: {e}; give the file to the user that stockade runs as",
                             like.uid(),
                             like.gid(),
                             self.path.display()

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Entry, FIELDS};
 use super::matches::Matches;
+use crate::confine;
 use crate::types::Timestamp;
 
 /// Where it is looked for. Not in `PATH`: what runs as root is not for others to name.
@@ -110,10 +111,16 @@ impl Child {
             }
             Start::Oldest => {}
         }
-        command.args(matches.arguments());
+        match machine().filter(|_| directory.is_none()) {
+            // Without --merge it follows nothing but what it takes for this boot: entries from before a reboot would be missed, and
+            // all of them in a container that has the one of its manager before its eyes (measured with systemd 252). It merges
+            // what other machines have sent here, too.
+            Some(machine) => command.arg("--merge").args(matches.arguments_on(&machine)),
+            None => command.args(matches.arguments()),
+        };
         let program = PathBuf::from(command.get_program());
         let failed = |source| ChildError::Run { program: program.clone(), source };
-        let child = command.spawn().map_err(failed)?;
+        let child = spawn(&mut command).map_err(failed)?;
         Self::of(child, longest).ok_or_else(|| failed(io::Error::other("it has no standard output")))
     }
 
@@ -247,7 +254,7 @@ pub fn last_entry(matches: &Matches, directory: Option<&Path>) -> Result<Option<
     command.arg("--lines=1").args(matches.arguments());
     let program = PathBuf::from(command.get_program());
     let failed = |source| ChildError::Run { program: program.clone(), source };
-    let mut child = command.spawn().map_err(failed)?;
+    let mut child = spawn(&mut command).map_err(failed)?;
     let until = Instant::now() + PATIENCE;
     while child.try_wait().map_err(failed)?.is_none() {
         if Instant::now() > until {
@@ -262,6 +269,12 @@ pub fn last_entry(matches: &Matches, directory: Option<&Path>) -> Result<Option<
         return Err(ChildError::Failed(told(&out.stderr)));
     }
     Ok(out.stdout.split(|b| *b == b'\n').find_map(|line| Some(Entry::parse(line).ok()?.time())))
+}
+
+/// How journald calls this machine (machine-id(5)).
+fn machine() -> Option<String> {
+    let id = std::fs::read_to_string("/etc/machine-id").ok()?.trim().to_owned();
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
 }
 
 fn find() -> Result<PathBuf, ChildError> {
@@ -285,6 +298,12 @@ fn command(directory: Option<&Path>) -> Result<Command, ChildError> {
     command.env_clear().env("LC_ALL", "C").process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     Ok(command)
+}
+
+/// Starts it, with what it needs to read journals and nothing else of what the agent may.
+fn spawn(command: &mut Command) -> io::Result<std::process::Child> {
+    let _lent = confine::lend(confine::JOURNALCTL);
+    command.spawn()
 }
 
 /// One line of what it said.

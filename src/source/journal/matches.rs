@@ -111,6 +111,21 @@ impl Matches {
             .flat_map(move |(n, term)| plus(n).into_iter().chain(term.iter().map(String::as_str)))
     }
 
+    /// The same, of this machine's entries alone unless a term names a machine itself.
+    pub(crate) fn arguments_on(&self, machine: &str) -> Vec<String> {
+        let mut arguments = Vec::new();
+        for term in &self.0 {
+            if !arguments.is_empty() {
+                arguments.push("+".to_owned());
+            }
+            if !term.iter().any(|field| field.starts_with("_MACHINE_ID=")) {
+                arguments.push(format!("_MACHINE_ID={machine}"));
+            }
+            arguments.extend(term.iter().cloned());
+        }
+        arguments
+    }
+
     /// What remembers how far these were read, across restarts and whatever the jails.
     #[must_use]
     pub fn source(&self) -> String {
@@ -204,6 +219,15 @@ mod tests {
         );
         assert_eq!(Matches::any([parse("B=2"), parse("A=1")]), parse("A=1 + B=2"));
         assert_eq!(written.arguments().collect::<Vec<_>>().len(), 4);
+    }
+
+    #[test]
+    fn entries_of_other_machines_are_asked_for_by_name() {
+        let matches = parse("A=1 B=2 + C=3 + C=4 _MACHINE_ID=beef");
+        assert_eq!(
+            matches.arguments_on("cafe").join(" "),
+            "_MACHINE_ID=cafe A=1 B=2 + _MACHINE_ID=cafe C=3 + C=4 _MACHINE_ID=beef"
+        );
     }
 
     #[test]
