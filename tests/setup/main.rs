@@ -242,6 +242,9 @@ fn a_container_whose_logs_cannot_be_seen_from_here_is_told() {
     host.container('a', "npm", NPM, &["/init"], &[("/opt/elsewhere", "/data")]);
     host.log("/logs/shop/access.log", &combined(CLIENT, 404), 5);
     host.log("/logs/traefik/access.log", &traefik(CLIENT, 404), 5);
+    // Where the compose files mount the host's own.
+    host.log("/var/log/npm/proxy-host-1_access.log", &npm(CLIENT, 404), 5);
+    host.log("/var/log/host/auth.log", &sshd(CLIENT), 5);
     let out = host.setup(&[]);
     let told = stderr(&out);
     assert!(told.contains("the container npm has its logs in /opt/elsewhere/logs of the host, which cannot be seen from here"), "{told}");

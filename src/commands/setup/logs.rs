@@ -260,7 +260,7 @@ fn nobody(kind: Kind, whose: &str, gateway: IpAddr, tunnel: bool) -> String {
 }
 
 /// The directories of the host where logs usually are.
-pub(super) const USUAL: [(&str, Kind); 9] = [
+pub(super) const USUAL: [(&str, Kind); 13] = [
     ("/var/log/nginx", Kind::Nginx),
     ("/var/log/apache2", Kind::Apache),
     ("/var/log/httpd", Kind::Apache),
@@ -271,6 +271,11 @@ pub(super) const USUAL: [(&str, Kind); 9] = [
     ("/opt/npm/data/logs", Kind::Npm),
     ("/opt/nginx-proxy-manager/data/logs", Kind::Npm),
     ("/logs", Kind::Nginx),
+    // The host's own logs, where our container's compose files mount them.
+    ("/var/log/host/nginx", Kind::Nginx),
+    ("/var/log/host/apache2", Kind::Apache),
+    ("/var/log/host/httpd", Kind::Apache),
+    ("/var/log/host/traefik", Kind::Traefik),
 ];
 
 /// A directory's subdirectories, for where each holds another program's logs.
