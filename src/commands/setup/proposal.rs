@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::dialect::{HAPROXY, Kind};
+use super::dialect::Kind;
 use super::finding::{Findings, Sources, shown};
 use super::person::Person;
 use super::yaml::{comment, remark, scalar};
@@ -87,19 +87,6 @@ fn text(findings: &Findings, people: &[Person]) -> String {
             out.push('\n');
         }
         jail(&mut out, kind, sources);
-    }
-    if findings.jails.contains_key(&Kind::Haproxy) {
-        out.push('\n');
-        comment(
-            &mut out,
-            0,
-            "HAProxy's HTTP log (`option httplog`): the address stands in front of everything that a client can write. A missing \
-             picture or style sheet does not count.",
-        );
-        let _ = writeln!(out, "filters:\n  {}:", Kind::Haproxy.jail());
-        for line in HAPROXY.lines() {
-            let _ = writeln!(out, "    {line}");
-        }
     }
     places(&mut out, findings);
     if cloudflare || !findings.tunnel.is_empty() {
