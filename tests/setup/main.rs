@@ -137,12 +137,12 @@ fn apache_with_its_names_on_debian_and_on_fedora() {
 }
 
 #[test]
-fn haproxy_has_a_filter_of_its_own() {
+fn haproxy_on_debian() {
     let host = Host::new();
     host.file("/usr/lib/systemd/system/haproxy.service", "[Unit]\n");
     host.log("/var/log/haproxy.log", &haproxy(CLIENT, 404), 20);
     golden("haproxy", &host.proposal());
-    // It finds offenders, of either family, and only those.
+    // What is proposed finds offenders, of either family, and only those.
     let config = host.config();
     std::fs::create_dir_all(config.parent().unwrap()).unwrap();
     std::fs::write(&config, host.setup(&[]).stdout).unwrap();
