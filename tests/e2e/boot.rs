@@ -7,7 +7,7 @@ use std::process::Command;
 use super::world::text;
 
 /// What `boot/inside.sh` tries: a step that it does not come to is no success.
-const STEPS: usize = 46;
+const STEPS: usize = 35;
 
 #[test]
 fn the_unit_and_its_drop_ins_do_what_they_are_for() {

@@ -156,10 +156,11 @@ impl Unit {
         // Its flags lie in memory, where no filter can look: who asks uses clone(2) then.
         let without_flags = [refused("clone3", vec![])];
         let kill = SeccompAction::KillProcess;
+        // The list of what is allowed is the last: seccomp(2) is not on it.
         vec![
-            program(allowed, kill.clone(), SeccompAction::Allow),
-            program(denied, SeccompAction::Allow, kill),
+            program(denied, SeccompAction::Allow, kill.clone()),
             program(without_flags, SeccompAction::Allow, SeccompAction::Errno(nix::libc::ENOSYS as u32)),
+            program(allowed, kill, SeccompAction::Allow),
         ]
     }
 

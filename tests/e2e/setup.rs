@@ -38,6 +38,6 @@ fn what_setup_writes_bans_who_attacks() {
     // With an agent that runs, it says how to have it read a new file.
     std::fs::write(world.dir().join("proxy-host-2_access.log"), "").unwrap();
     let out = world.stockade(&["setup", "--root", &dir]);
-    assert_eq!(out.status.code(), Some(1), "{}", text(&out));
+    assert_eq!(out.status.code(), Some(0), "{}", text(&out));
     assert!(text(&out).contains("proxy-host-*_access.log: 2 files"), "{}", text(&out));
 }

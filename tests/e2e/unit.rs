@@ -90,19 +90,13 @@ fn examples_say_how_they_are_installed() {
 fn the_user_and_the_directory_are_made() {
     let root = tempfile::tempdir().unwrap();
     let at = format!("--root={}", root.path().display());
-    for (tool, file) in [("systemd-sysusers", "stockade.sysusers"), ("systemd-tmpfiles", "stockade.tmpfiles")]
-    {
-        // Given by itself, a file is read before --root.
-        let place = root.path().join(file);
-        fs::copy(Path::new(UNITS).join(file), &place).unwrap();
-        let inside = format!("/{file}");
-        let mut command = Command::new(tool);
-        command.arg(&at);
-        if tool == "systemd-tmpfiles" {
-            command.arg("--create");
-        }
-        let out = command.arg(inside).output().expect(tool);
-        assert!(out.status.success(), "{tool}: {}", text(&out));
+    fs::create_dir(root.path().join("etc")).unwrap();
+    for (tool, argument) in [("sysusers", "--no-pager"), ("tmpfiles", "--create")] {
+        let place = root.path().join(format!("usr/lib/{tool}.d"));
+        fs::create_dir_all(&place).unwrap();
+        fs::copy(Path::new(UNITS).join(format!("stockade.{tool}")), place.join("stockade.conf")).unwrap();
+        let out = Command::new(format!("systemd-{tool}")).args([&at, argument]).output().expect(tool);
+        assert!(out.status.success(), "systemd-{tool}: {}", text(&out));
     }
     let read = |file: &str| fs::read_to_string(root.path().join(file)).unwrap();
     assert!(

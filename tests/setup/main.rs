@@ -38,7 +38,20 @@ fn nginx_proxy_manager_in_a_volume_behind_cloudflare() {
         &npm(CLOUDFLARE, 404),
         30,
     );
-    golden("npm-volume-cloudflare", &host.proposal());
+    let proposal = host.proposal();
+    golden("npm-volume-cloudflare", &proposal);
+    // With all that is there to be uncommented it is a configuration, too.
+    let uncommented: Vec<String> = proposal
+        .lines()
+        .map(|line| {
+            let text = line.trim_start();
+            let example = text.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+            example
+                .map_or_else(|| line.to_owned(), |rest| format!("{}{rest}", &line[..line.len() - text.len()]))
+        })
+        .collect();
+    assert!(uncommented.contains(&"  cloudflare:".to_owned()), "{uncommented:?}");
+    host.is_read(&uncommented.join("\n").replace("ROOT", host.root().to_str().unwrap()));
     // When the proxy says who is behind Cloudflare there is nothing to do any more.
     let told = npm("203.0.113.9", 404);
     host.log("/var/lib/docker/volumes/npm_data/_data/logs/proxy-host-1_access.log", &told, 30);
@@ -124,12 +137,12 @@ fn apache_with_its_names_on_debian_and_on_fedora() {
 }
 
 #[test]
-fn haproxy_has_a_filter_of_its_own() {
+fn haproxy_on_debian() {
     let host = Host::new();
     host.file("/usr/lib/systemd/system/haproxy.service", "[Unit]\n");
     host.log("/var/log/haproxy.log", &haproxy(CLIENT, 404), 20);
     golden("haproxy", &host.proposal());
-    // It finds offenders, of either family, and only those.
+    // What is proposed finds offenders, of either family, and only those.
     let config = host.config();
     std::fs::create_dir_all(config.parent().unwrap()).unwrap();
     std::fs::write(&config, host.setup(&[]).stdout).unwrap();
@@ -201,14 +214,22 @@ fn where_nothing_is_found_nothing_is_proposed_and_why_is_told() {
 fn the_address_that_setup_is_run_from_is_named() {
     let host = Host::new();
     host.log("/var/log/nginx/access.log", &combined(CLIENT, 404), 5);
-    // What was wrapped is one line again.
-    let said =
-        |address: &str| String::from_utf8(host.setup_from(address).stdout).unwrap().replace("\n# ", " ");
-    let public = said("198.51.100.9");
-    assert!(public.contains("198.51.100.9: you are logged in from there."), "{public}");
-    assert!(public.contains("\n#ignoreip: [loopback, self, private, 198.51.100.9]\n"), "{public}");
+    let said = |address: &str| String::from_utf8(host.setup_from(address).stdout).unwrap();
+    for (address, written) in [("198.51.100.9", "198.51.100.9"), ("2001:db8::9", "'2001:db8::9'")] {
+        let public = said(address);
+        assert!(public.contains(&format!("\n# {address}: you are logged in from there. ")), "{public}");
+        let line = format!("ignoreip: [loopback, self, private, {written}]");
+        assert!(public.contains(&format!("\n#{line}\n")), "{public}");
+        let uncommented = public
+            .replace("\nignoreip: [loopback, self, private]\n", "\n")
+            .replace(&format!("#{line}"), &line);
+        host.is_read(&uncommented);
+    }
     let private = said("192.168.1.5");
-    assert!(private.contains("192.168.1.5: you are logged in from there; `private` holds it."), "{private}");
+    assert!(
+        private.contains("\n# 192.168.1.5: you are logged in from there; `private` holds it.\n"),
+        "{private}"
+    );
     assert!(!private.contains("#ignoreip"), "{private}");
     // Whatever stands there instead of an address is nobody's.
     let odd = said("x\ny");
@@ -221,6 +242,9 @@ fn a_container_whose_logs_cannot_be_seen_from_here_is_told() {
     host.container('a', "npm", NPM, &["/init"], &[("/opt/elsewhere", "/data")]);
     host.log("/logs/shop/access.log", &combined(CLIENT, 404), 5);
     host.log("/logs/traefik/access.log", &traefik(CLIENT, 404), 5);
+    // Where the compose files mount the host's own.
+    host.log("/var/log/npm/proxy-host-1_access.log", &npm(CLIENT, 404), 5);
+    host.log("/var/log/host/auth.log", &sshd(CLIENT), 5);
     let out = host.setup(&[]);
     let told = stderr(&out);
     assert!(told.contains("the container npm has its logs in /opt/elsewhere/logs of the host, which cannot be seen from here"), "{told}");

@@ -50,7 +50,7 @@ pub(super) fn logs(look: &mut Look) -> Vec<(PathBuf, Kind)> {
 fn named(text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for line in bare_lines(text) {
-        let words: Vec<&str> = line.split([' ', '\t', ';', '{']).filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> = line.split([' ', '\t', ';']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
             let is_log = pair[0] == "access_log" || pair[0].eq_ignore_ascii_case("CustomLog");
             let path = pair[1].trim_matches(['"', '\'']);

@@ -19,13 +19,9 @@ pub(super) enum Dialect {
     Sshd,
 }
 
-/// What becomes a filter of the proposal, because none is shipped: HAProxy's `option httplog`, over syslog or raw. The
-/// address stands in front of everything that a client can write.
-pub(super) const HAPROXY: &str = r"failregex: '^(?:\S+ haproxy\[\d+\]: )?<HOST>:\d+ \[[^\]]*\] \S+ \S+ [-+\d/]+ (?:401|403|404|405) '
-ignoreregex: ' 404 .* .[A-Z]+ [^? ]*\.(?:avif|css|gif|ico|jpe?g|js|json|map|mjs|png|svg|ttf|webmanifest|webp|woff2?)[? ]'";
-
+/// HAProxy's lines whatever their status: the shipped filter, being an expression, matches offenses only.
 const HAPROXY_ANY: &str =
-    r"failregex: '^(?:\S+ haproxy\[\d+\]: )?<HOST>:\d+ \[[^\]]*\] \S+ \S+ [-+\d/]+ \d{3} '";
+    r"failregex: '^(?:(?:\S+ )?haproxy\[\d+\]: )?<HOST>:\d+ \[[^\]]*\] \S+ \S+ [-+\d/]+ \d{3} '";
 
 impl Dialect {
     /// All of them: what may fit two is the first.
@@ -116,7 +112,8 @@ impl Kind {
                  allowed. A missing picture or style sheet does not count."
             }
             Self::Haproxy => {
-                "HAProxy, by the filter below: somebody asks for one address after the other that is not there or not allowed."
+                "HAProxy (`option httplog`): somebody asks for one address after the other that is not there or not allowed. A \
+                 missing picture or style sheet does not count."
             }
             Self::Sshd => {
                 "Passwords are guessed over SSH. Keys that are refused do not count: clients try all they have."

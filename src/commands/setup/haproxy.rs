@@ -7,9 +7,10 @@ use super::dialect::{Dialect, Kind};
 use super::look::Look;
 
 /// Where rsyslog puts it: by the file that Debian's package brings, or with everything else.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "/var/log/haproxy.log",
     "/var/log/haproxy/haproxy.log",
+    "/var/log/host/haproxy.log",
     "/logs/haproxy.log",
     "/var/log/syslog",
     "/var/log/messages",

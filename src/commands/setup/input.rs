@@ -52,7 +52,7 @@ pub(super) struct Input {
 
 /// The file, and what rotation made of it, as far as something was written since.
 pub(super) fn files(log: &LogFile, since: SystemTime, bounds: &Rc<RefCell<Bounds>>) -> Vec<Input> {
-    let parent = log.path.parent().unwrap_or(Path::new(""));
+    let parent = log.path.parent().unwrap_or_else(|| Path::new(""));
     let name = log.path.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
     let names = log.tree.list(parent).unwrap_or_default();
     let mut found = Vec::new();

@@ -133,7 +133,7 @@ impl Look {
         let glob = glob(kind, &logs).filter(|glob| {
             let pattern = format!("/{glob}");
             let fits = |log: &&Log| crate::follow::pattern_matches(&pattern, &Path::new("/").join(&log.name));
-            all.iter().filter(fits).all(|log| ours(&log)) && logs.iter().all(|log| fits(&log))
+            all.iter().filter(fits).all(|log| ours(&log)) && logs.iter().all(fits)
         });
         let file =
             |log: &Log| LogFile { tree: Rc::clone(tree), path: directory.join(&log.name), docker: false };
@@ -260,7 +260,7 @@ fn nobody(kind: Kind, whose: &str, gateway: IpAddr, tunnel: bool) -> String {
 }
 
 /// The directories of the host where logs usually are.
-pub(super) const USUAL: [(&str, Kind); 9] = [
+pub(super) const USUAL: [(&str, Kind); 13] = [
     ("/var/log/nginx", Kind::Nginx),
     ("/var/log/apache2", Kind::Apache),
     ("/var/log/httpd", Kind::Apache),
@@ -271,6 +271,11 @@ pub(super) const USUAL: [(&str, Kind); 9] = [
     ("/opt/npm/data/logs", Kind::Npm),
     ("/opt/nginx-proxy-manager/data/logs", Kind::Npm),
     ("/logs", Kind::Nginx),
+    // The host's own logs, where our container's compose files mount them.
+    ("/var/log/host/nginx", Kind::Nginx),
+    ("/var/log/host/apache2", Kind::Apache),
+    ("/var/log/host/httpd", Kind::Apache),
+    ("/var/log/host/traefik", Kind::Traefik),
 ];
 
 /// A directory's subdirectories, for where each holds another program's logs.

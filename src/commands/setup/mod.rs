@@ -44,7 +44,9 @@ use crate::cli::exit;
 enum Outcome {
     /// The file says it: it was written, or did so before.
     InPlace,
-    /// It was shown alone.
+    /// It was shown, with nobody there to say yes.
+    Shown,
+    /// Somebody said no.
     Refused,
 }
 
@@ -60,6 +62,7 @@ pub(super) fn run(path: &Path, root: &Path, yes: bool, observe: bool) -> Result<
     let proposal = Proposal::new(&findings, &people)?;
     match offer(path, &proposal, yes)? {
         Outcome::InPlace => finish(path, &proposal, &findings, &people, observe),
+        Outcome::Shown => Ok(()),
         Outcome::Refused => Err(Failure::quiet(exit::NO).into()),
     }
 }
@@ -78,7 +81,7 @@ fn offer(path: &Path, proposal: &Proposal, yes: bool) -> Result<Outcome> {
                 "\nNothing was written: there is no terminal to ask at. `stockade setup --yes` writes this to {}.",
                 shown(path)
             );
-            return Ok(Outcome::Refused);
+            return Ok(Outcome::Shown);
         }
         if there {
             print(&format!(

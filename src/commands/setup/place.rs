@@ -33,7 +33,12 @@ pub(super) fn write(path: &Path, text: &str) -> Result<Option<PathBuf>> {
     let written = fill(&temporary, text, before.as_ref());
     let done = written.and_then(|()| {
         let kept = before.is_some().then(|| keep(&target)).transpose()?;
-        fs::rename(&temporary, &target)?;
+        fs::rename(&temporary, &target).inspect_err(|_| {
+            // The file is still there under its own name.
+            if let Some(kept) = &kept {
+                let _ = fs::remove_file(kept);
+            }
+        })?;
         Ok(kept)
     });
     let kept = done.map_err(|e| {
@@ -41,6 +46,9 @@ pub(super) fn write(path: &Path, text: &str) -> Result<Option<PathBuf>> {
         let _ = fs::remove_file(&temporary);
         let hint = match e.kind() {
             io::ErrorKind::PermissionDenied => " (run it as root, or name another file with --config)",
+            io::ErrorKind::ReadOnlyFilesystem => {
+                " (what is mounted there may not be written: run setup without --yes, and put what it prints there)"
+            }
             io::ErrorKind::ResourceBusy => " (it is a mount of its own: mount its directory instead)",
             _ => "",
         };

@@ -1,11 +1,12 @@
 //! The configuration that is proposed, as text with a reason for each choice, read back to be sure of it.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::dialect::{HAPROXY, Kind};
+use super::dialect::Kind;
 use super::finding::{Findings, Sources, shown};
 use super::person::Person;
 use super::yaml::{comment, remark, scalar};
@@ -29,8 +30,8 @@ impl Proposal {
     /// # Errors
     /// When what was written does not say what was found: a mistake of this program, or a name that YAML cannot hold.
     pub(super) fn new(findings: &Findings, people: &[Person]) -> Result<Self> {
-        let places = findings.docker.iter().chain(&findings.journal);
-        for place in places.filter(|place| place.to_str().is_none()) {
+        let mut places = findings.docker.iter().chain(&findings.journal);
+        if let Some(place) = places.find(|place| place.to_str().is_none()) {
             anyhow::bail!("{}: its name is no UTF-8, so no configuration can name it", shown(place));
         }
         let text = text(findings, people);
@@ -87,19 +88,6 @@ fn text(findings: &Findings, people: &[Person]) -> String {
         }
         jail(&mut out, kind, sources);
     }
-    if findings.jails.contains_key(&Kind::Haproxy) {
-        out.push('\n');
-        comment(
-            &mut out,
-            0,
-            "HAProxy's HTTP log (`option httplog`): the address stands in front of everything that a client can write. A missing \
-             picture or style sheet does not count.",
-        );
-        let _ = writeln!(out, "filters:\n  {}:", Kind::Haproxy.jail());
-        for line in HAPROXY.lines() {
-            let _ = writeln!(out, "    {line}");
-        }
-    }
     places(&mut out, findings);
     if cloudflare || !findings.tunnel.is_empty() {
         mirror(&mut out, cloudflare);
@@ -134,20 +122,21 @@ fn addresses(out: &mut String, people: &[Person], findings: &Findings, cloudflar
     let last = if cloudflare { ", cloudflare" } else { "" };
     let _ = writeln!(out, "ignoreip: [loopback, self, private{last}]");
     for person in own {
+        // An IPv6 address has colons, which YAML may take for a map.
+        let address = match person.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("'{address}'"),
+        };
         comment(
             out,
             0,
             &format!(
                 "{}: {}. An address that somebody is logged in from is not banned as long as that lasts. If it is yours for good, \
-                 and will not be somebody else's tomorrow, have it never banned:",
+                 and will not be somebody else's tomorrow, write this instead of the line above:",
                 person.address, person.how
             ),
         );
-        let _ = writeln!(
-            out,
-            "#ignoreip: [loopback, self, private{last}, {}]",
-            scalar(&person.address.to_string())
-        );
+        let _ = writeln!(out, "#ignoreip: [loopback, self, private{last}, {address}]");
     }
     out.push('\n');
     comment(

@@ -1,6 +1,6 @@
 //! sshd's log: the file that syslog writes, or the journal; never both, which would count everything twice.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +20,7 @@ pub(super) fn look(look: &mut Look) {
     let host = Rc::clone(&look.host);
     let program = PROGRAMS.iter().find(|program| host.has(program));
     let unit = look.installed(&["ssh.service", "sshd.service"]);
-    let mut directories = vec![Path::new("/var/log").to_owned(), Path::new("/logs").to_owned()];
+    let mut directories: Vec<PathBuf> = ["/var/log", "/var/log/host", "/logs"].map(PathBuf::from).into();
     directories.extend(below(&host, "/logs"));
     for path in directories.iter().flat_map(|directory| NAMES.map(|name| directory.join(name))) {
         if file(look, &path, program.is_some() || unit.is_some()) {
