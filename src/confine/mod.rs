@@ -34,6 +34,11 @@ pub fn confine(config: &Config, observe: bool) {
     }
 }
 
+/// Whether a program that needs raw sockets could be lent the right to them.
+pub(crate) fn may_use_raw_sockets() -> bool {
+    capabilities(None).is_ok_and(|held| held.permitted.contains(CapabilitySet::NET_RAW))
+}
+
 /// What is left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {

@@ -6,7 +6,6 @@ use rustix::thread::CapabilitySet;
 
 use crate::config::Config;
 use crate::config::sinks::{Kind, Way};
-use crate::host::Places;
 use crate::kernel::backend;
 
 /// What every agent needs: nf_tables, the matcher of header bans, logs of others.
@@ -29,11 +28,11 @@ impl Needs {
     pub fn of(config: &Config, observe: bool) -> Self {
         let mut capabilities = ALWAYS;
         // iptables-legacy talks to the kernel through a raw socket.
-        if !observe && backend::may_be_legacy(config.backend) {
+        if !observe && backend::may_be_legacy(config) {
             capabilities |= CapabilitySet::NET_RAW;
         }
         // Where systemd-logind does not tell who is logged in, only sshd's own processes do, and only to who may trace them.
-        if !knows_of_sessions(&Places::default()) {
+        if !has_logind(Path::new("/run/systemd")) {
             capabilities |= CapabilitySet::SYS_PTRACE;
         }
         // Who observes tells no sink.
@@ -41,8 +40,10 @@ impl Needs {
     }
 }
 
-fn knows_of_sessions(places: &Places) -> bool {
-    Path::new(&places.sessions).is_dir()
+/// Whether systemd runs here (sd_booted(3)), and has a place where its logind tells of sessions. Either alone may be what a
+/// package or a mount has left.
+fn has_logind(run: &Path) -> bool {
+    run.join("system").is_dir() && run.join("sessions").is_dir()
 }
 
 /// The names of sinks that run programs.
@@ -81,8 +82,9 @@ sinks:
     #[test]
     fn sshd_is_looked_into_only_where_nobody_else_tells() {
         let dir = tempfile::tempdir().unwrap();
-        let there = Places { sessions: dir.path().into(), ..Places::default() };
-        assert!(knows_of_sessions(&there));
-        assert!(!knows_of_sessions(&Places { sessions: dir.path().join("none"), ..there }));
+        for (name, has) in [("sessions", false), ("system", true)] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            assert_eq!(has_logind(dir.path()), has, "{name}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::jails::Jails;
 use super::{Agent, plan, ranges};
 use crate::clock;
 use crate::commands::load;
-use crate::config::Config;
+use crate::config::{Config, MatcherChoice};
 use crate::confine;
 use crate::host;
 
@@ -40,6 +40,13 @@ impl Agent {
                 "programs of {} run with the few rights that the agent kept when no sink had any; restart it if they need more",
                 after.join(", ")
             ));
+        }
+        if config.headers.matcher == MatcherChoice::Legacy && !confine::may_use_raw_sockets() {
+            warnings.push(
+                "`headers: { matcher: legacy }` takes CAP_NET_RAW, which the agent does not have (it keeps it only where it was asked \
+                 for at the start): restart it"
+                    .to_owned(),
+            );
         }
         // Before the jails: their bans are to be told to those that are there from now on.
         self.reconfigure_sinks(&config, &jails)?;

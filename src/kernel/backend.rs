@@ -3,8 +3,8 @@
 use nft::Connection;
 
 use super::legacy::{Legacy, Look};
-use super::{Changes, Desired, EnforceError, Enforcer, Held, Layout, ReadBack, Ruleset, SetId};
-use crate::config;
+use super::{Changes, Desired, EnforceError, Enforcer, Held, Layout, ReadBack, Ruleset, SetId, header};
+use crate::config::{self, Config};
 use crate::types::{JailId, Timestamp};
 
 /// What to do where neither backend works.
@@ -124,18 +124,23 @@ pub async fn choose(asked: config::Backend, layout: &Layout) -> Result<Choice, N
     }
 }
 
-/// Whether it may come to iptables-legacy: nf_tables will not do, or an agent before this one may have left bans there. To be
-/// asked before there are threads.
+/// Whether it may come to iptables-legacy, for bans by source or by header: it is asked for, nf_tables will not do, or there
+/// are tables of iptables-legacy, in which an agent before this one may have left something. To be asked before there are threads.
 #[must_use]
-pub fn may_be_legacy(asked: config::Backend) -> bool {
-    if asked == config::Backend::Legacy || Legacy::may_be_there() {
+pub fn may_be_legacy(config: &Config) -> bool {
+    use config::{Backend::Auto as AnyBackend, Backend::Legacy as LegacyBackend, MatcherChoice};
+    let (backend, matcher) = (config.backend, config.headers.matcher);
+    if backend == LegacyBackend || matcher == MatcherChoice::Legacy || Legacy::may_be_there() {
         return true;
+    }
+    if backend != AnyBackend && matcher != MatcherChoice::Auto {
+        return false;
     }
     // A jail with everything that a layout can ask for.
     let layout = Layout::new([(JailId(0), "any", &[22][..], 64)]);
+    let nft_does = async { nft_lacks(&layout).await.is_none() && header::can_search().await };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    asked == config::Backend::Auto
-        && runtime.is_ok_and(|runtime| runtime.block_on(nft_lacks(&layout)).is_some())
+    !runtime.is_ok_and(|runtime| runtime.block_on(nft_does))
 }
 
 /// Why nf_tables cannot hold our table; `None` where they can.

@@ -43,7 +43,7 @@ fn capabilities(world: &World, set: &str) -> u64 {
 
 /// What root's agent keeps here: without systemd-logind it looks into sshd.
 fn kept() -> u64 {
-    if fs::exists("/run/systemd/sessions").unwrap() { FOUR } else { FOUR | SYS_PTRACE }
+    if fs::exists("/run/systemd/system").unwrap() { FOUR } else { FOUR | SYS_PTRACE }
 }
 
 /// The agent as root with all that root may.

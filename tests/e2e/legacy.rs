@@ -397,6 +397,7 @@ fn a_full_set_is_told_and_the_others_go_on() {
 #[test]
 fn what_cannot_be_is_refused_with_what_to_do() {
     let mut world = World::new();
+    world.grant("legacy.conf");
     world.write("config.yaml", &format!("backend: legacy\n{}", NPM_JAIL.replace("DIR", "/tmp")));
     let no =
         world.write("ipset", "#!/bin/sh\necho 'ipset v7.17: Cannot open session to kernel.' >&2; exit 1\n");

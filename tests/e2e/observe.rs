@@ -74,7 +74,9 @@ fn observe(world: &mut World, as_nobody: bool) {
     // Logs of this world are for everybody.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(world.dir(), open).unwrap();
-    std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();
+    if as_nobody {
+        std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();
+    }
     // Where an ordinary user may not look, the program lies elsewhere.
     let program = world.dir().join("stockade");
     std::fs::copy(env!("CARGO_BIN_EXE_stockade"), &program).unwrap();

@@ -193,15 +193,14 @@ impl World {
     }
 
     /// What runs the agent as its unit does.
-    pub(crate) fn agent(&self) -> Vec<String> {
+    fn agent(&mut self) -> Vec<String> {
         let config = self.dir().join("config.yaml");
         let agent = [env!("CARGO_BIN_EXE_stockade"), "run", "--config", config.to_str().unwrap()];
-        let mut with = self.with.clone();
-        // Iptables of old need more, which is documented as a drop-in.
+        // Iptables of old need more, which is documented as a drop-in; the next agent needs it, too, to remove what is left there.
         if fs::read_to_string(&config).unwrap().contains(": legacy") {
-            with.push("legacy.conf".to_owned());
+            self.grant("legacy.conf");
         }
-        confined::command(&agent, &with)
+        confined::command(&agent, &self.with)
     }
 
     /// The same by way of another program, such as `unshare --net`.

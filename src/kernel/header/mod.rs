@@ -49,6 +49,15 @@ use super::ruleset::TABLE;
 use crate::config::Headers;
 use crate::types::{Ban, Timestamp};
 
+/// Whether nf_tables would take a rule that searches heads by itself (xt_string), for header bans without iptables-legacy.
+pub(super) async fn can_search() -> bool {
+    let Ok(mut connection) = Connection::open() else { return false };
+    let (Ok(mut can), Some(request)) = (Can::find(&mut connection, false).await, rules::request()) else {
+        return false;
+    };
+    matches!(can.takes(&mut connection, &request).await, Ok(None))
+}
+
 /// Why header bans are not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
