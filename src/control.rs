@@ -122,9 +122,6 @@ pub struct Alone {
     _socket: Option<net::UnixListener>,
 }
 
-/// The name that whoever holds it has in the namespace.
-const NAME: &[u8] = b"stockade";
-
 /// What came of one try to claim it.
 enum Claim {
     Had(Alone),
@@ -140,7 +137,7 @@ impl Alone {
     /// # Errors
     /// [`BindError::NotAlone`] when another agent has it.
     pub async fn claim() -> Result<Self, BindError> {
-        Self::claim_as(NAME).await
+        Self::claim_as(b"stockade").await
     }
 
     async fn claim_as(name: &[u8]) -> Result<Self, BindError> {
@@ -157,20 +154,6 @@ impl Alone {
             }
             // Each try leaves a connection in the queue of who has it, which holds thousands.
             tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Whoever has it now, of whatever user: the process and its user.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn holder() -> io::Result<Option<(i32, u32)>> {
-        match net::UnixStream::connect_addr(&net::SocketAddr::from_abstract_name(NAME)?) {
-            Ok(stream) => getsockopt(&stream, PeerCredentials)
-                .map(|who| Some((who.pid(), who.uid())))
-                .map_err(Into::into),
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
-            Err(e) => Err(e),
         }
     }
 

@@ -43,7 +43,12 @@ impl Log {
             anyhow::ensure!(!meta.is_dir(), "{} is a directory: name the logs in it", path.display());
             (Box::new(file), meta.len())
         };
-        Ok(Self {
+        Ok(Self::of(path, input, size, longest))
+    }
+
+    /// What `input` gives, about `size` bytes, which errors call `path`.
+    pub(super) fn of(path: &Path, input: Box<dyn Read>, size: u64, longest: usize) -> Self {
+        Self {
             path: path.to_owned(),
             input,
             size,
@@ -55,7 +60,7 @@ impl Log {
             ended: false,
             read: 0,
             skipped: 0,
-        })
+        }
     }
 
     /// Its size when it was opened, in bytes; 0 when unknown.

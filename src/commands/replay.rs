@@ -14,6 +14,7 @@ use super::{Failure, load};
 use crate::budget;
 use crate::cli::exit;
 use crate::clock;
+use crate::config::Config;
 use crate::daemon::jails::{Jails, Ready, Registry};
 use crate::daemon::{Batch, printable, shown};
 use crate::engine::Engine;
@@ -32,36 +33,61 @@ pub(super) fn run(config: &Path, logs: &[PathBuf], only: Option<&str>, json: boo
     if let Some(name) = only.filter(|name| jails.find(name).is_none()) {
         bail!(Failure::new(exit::NO, format!("there is no jail {name:?} in the configuration")));
     }
-    let mut engine = Engine::new(budget::limits(&config).0);
-    engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());
-    for ready in &jails.jails {
-        engine.set_jail(ready.id, ready.policy.clone(), Timestamp::default());
-    }
     let mut streams = Vec::new();
     for path in logs {
         let chosen = choose(&jails, path, only);
-        streams.push(Stream::open(path, &chosen, &jails, config.limits.line)?);
+        streams.push(Stream::new(Log::open(path, config.limits.line)?, &chosen, &jails, config.limits.line));
     }
     let mut report = Report::new(json, &registry, &streams);
-    // Several logs are merged by time, as they were written: one address may offend in all of them.
-    while let Some(next) = earliest(&mut streams)? {
-        let others = streams.iter().enumerate().filter(|(n, _)| *n != next).filter_map(|(_, s)| s.head());
+    let mut replay = Replay::new(&config, &jails, streams);
+    let mut written = Ok(());
+    while replay.step(|decision, now| {
+        if written.is_ok() {
+            written = report.decision(decision, now);
+        }
+    })? {
+        std::mem::replace(&mut written, Ok(()))?;
+        report.progress(&replay.streams);
+    }
+    report.summary(&replay.streams)
+}
+
+/// Jails that are run over old logs.
+pub(super) struct Replay {
+    engine: Engine,
+    /// In log time.
+    now: Timestamp,
+    pub(super) streams: Vec<Stream>,
+}
+
+impl Replay {
+    pub(super) fn new(config: &Config, jails: &Jails, streams: Vec<Stream>) -> Self {
+        let mut engine = Engine::new(budget::limits(config).0);
+        engine.set_allowlist(jails.allowlist.clone(), Timestamp::default());
+        for ready in &jails.jails {
+            engine.set_jail(ready.id, ready.policy.clone(), Timestamp::default());
+        }
+        Self { engine, now: Timestamp::default(), streams }
+    }
+
+    /// Goes on for a while, and gives out what is decided and when; `false` when all logs have ended.
+    pub(super) fn step(&mut self, mut take: impl FnMut(&Decision, Timestamp)) -> Result<bool> {
+        // Several logs are merged by time, as they were written: one address may offend in all of them.
+        let Some(next) = earliest(&mut self.streams)? else { return Ok(false) };
+        let others =
+            self.streams.iter().enumerate().filter(|(n, _)| *n != next).filter_map(|(_, s)| s.head());
         let until = others.min();
-        let mut written = Ok(());
-        streams[next].feed(until, |offense| {
+        let (engine, now) = (&mut self.engine, &mut self.now);
+        self.streams[next].feed(until, |offense| {
             // In log time nothing is ever too late, and time does not run backwards where a log's stamps do.
-            report.now = report.now.max(offense.at);
-            engine.offense(offense, report.now);
+            *now = (*now).max(offense.at);
+            engine.offense(offense, *now);
             while let Some(decision) = engine.poll_decision() {
-                if written.is_ok() {
-                    written = report.decision(&decision);
-                }
+                take(&decision, *now);
             }
         });
-        written?;
-        report.progress(&streams);
+        Ok(true)
     }
-    report.summary(&streams)
 }
 
 /// The stream with the earliest offense, each read on as far as needed; `None` when all have ended.
@@ -88,8 +114,8 @@ fn choose<'a>(jails: &'a Jails, path: &Path, only: Option<&str>) -> Vec<&'a Read
 }
 
 /// One log, read as far as needed.
-struct Stream {
-    log: Log,
+pub(super) struct Stream {
+    pub(super) log: Log,
     longest: usize,
     matcher: Matcher,
     /// For stamps that lack a year.
@@ -99,29 +125,38 @@ struct Stream {
     next: usize,
     /// The time of the last offense, for lines without one.
     last: Timestamp,
-    lines: u64,
-    offenses: u64,
-    unattributable: u64,
+    /// What is older is left out.
+    since: Timestamp,
+    pub(super) lines: u64,
+    pub(super) offenses: u64,
+    pub(super) unattributable: u64,
     ended: bool,
 }
 
 impl Stream {
-    fn open(path: &Path, chosen: &[&Ready], jails: &Jails, longest: usize) -> Result<Self> {
+    pub(super) fn new(log: Log, chosen: &[&Ready], jails: &Jails, longest: usize) -> Self {
         let members =
             chosen.iter().map(|r| (r.id, Arc::clone(&r.filter), Arc::clone(&jails.trust))).collect();
-        Ok(Self {
-            log: Log::open(path, longest)?,
+        Self {
+            log,
             longest,
             matcher: Matcher::new(members),
             today: clock::now(),
             batch: Batch::default(),
             next: 0,
             last: Timestamp::default(),
+            since: Timestamp::from_millis(i64::MIN),
             lines: 0,
             offenses: 0,
             unattributable: 0,
             ended: false,
-        })
+        }
+    }
+
+    /// Has it leave out what happened before.
+    pub(super) fn since(mut self, since: Timestamp) -> Self {
+        self.since = since;
+        self
     }
 
     /// The time of the next offense.
@@ -141,6 +176,7 @@ impl Stream {
             for line in lines(block, self.longest) {
                 self.lines += 1;
                 self.matcher.line(line, self.today, |hit| match hit.who.offender() {
+                    _ if hit.at.is_some_and(|at| at < self.since) => {}
                     Some(offender) => {
                         self.offenses += 1;
                         self.batch.push(hit.jail, offender, hit.who.peer(), hit.at, hit.line);
@@ -170,7 +206,6 @@ struct Report<'a> {
     out: BufWriter<io::Stdout>,
     json: bool,
     registry: &'a Registry,
-    now: Timestamp,
     bans: u64,
     banned: hashbrown::HashSet<IpNet>,
     size: u64,
@@ -184,7 +219,6 @@ impl<'a> Report<'a> {
             out: BufWriter::new(io::stdout()),
             json,
             registry,
-            now: Timestamp::default(),
             bans: 0,
             banned: hashbrown::HashSet::new(),
             size: streams.iter().map(|s| s.log.size()).sum(),
@@ -192,12 +226,12 @@ impl<'a> Report<'a> {
         }
     }
 
-    fn decision(&mut self, decision: &Decision) -> Result<()> {
+    fn decision(&mut self, decision: &Decision, now: Timestamp) -> Result<()> {
         let ban = decision.ban();
         let jail = self.registry.name(ban.jail).unwrap_or("?");
         let at = match decision {
             Decision::Ban(ban) | Decision::Prolong(ban) => ban.since,
-            Decision::Unban(ban, _) => ban.until.unwrap_or(self.now),
+            Decision::Unban(ban, _) => ban.until.unwrap_or(now),
         };
         if let Decision::Ban(ban) = decision {
             self.bans += 1;

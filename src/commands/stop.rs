@@ -10,7 +10,7 @@ use super::{Failure, SHIPPED, print};
 use crate::cli::exit;
 use crate::clock;
 use crate::config::{Config, Paths};
-use crate::control::{self, Alone, CallError, Request, Response};
+use crate::control::{self, Alone, BindError, CallError, Request, Response};
 use crate::kernel::leftovers;
 use crate::ledger;
 
@@ -48,15 +48,16 @@ pub(super) fn run(config: &Path, flush: bool) -> Result<()> {
 /// Lifts every ban in the kernel and in the ledger. Mirrors keep theirs: it takes an agent to speak to them.
 async fn flush_without_agent(paths: &Paths, unreachable: &CallError) -> Result<()> {
     // An agent with another control socket would bring everything back at once, and say that somebody broke it.
-    if let Some((pid, uid)) = Alone::holder()?
-        && is_agent(pid, uid)
-    {
-        let message = format!(
-            "{unreachable}\nAn agent runs all the same (pid {pid}), with another control socket: name its configuration with \
-             --config, or end it first"
-        );
-        return Err(Failure::new(exit::UNREACHABLE, message).into());
-    }
+    let _alone = Alone::claim().await.map_err(|e| match e {
+        BindError::NotAlone(pid) => Failure::new(
+            exit::UNREACHABLE,
+            format!(
+                "{unreachable}\nAn agent runs all the same (pid {pid}), with another control socket: name its configuration \
+                 with --config, or end it first"
+            ),
+        ),
+        e => Failure::new(exit::REFUSED, e.to_string()),
+    })?;
     let lifted = leftovers::remove(clock::now()).await.map_err(|e| {
         Failure::new(
             exit::REFUSED,
@@ -75,20 +76,4 @@ async fn flush_without_agent(paths: &Paths, unreachable: &CallError) -> Result<(
             format!("no agent runs; {bans} lifted, the table is gone")
         }
     })
-}
-
-/// Whether the process that holds the agent's name is one: anybody may take a name.
-fn is_agent(pid: i32, uid: u32) -> bool {
-    let program = |process: &str| std::fs::read_link(format!("/proc/{process}/exe")).ok();
-    match (program(&pid.to_string()), program("self")) {
-        // An upgrade replaces the file of an agent that runs: the link then ends in " (deleted)".
-        (Some(theirs), Some(ours)) => {
-            theirs.file_name().zip(ours.file_name()).is_some_and(|(theirs, ours)| {
-                theirs.as_encoded_bytes().strip_suffix(b" (deleted)").unwrap_or(theirs.as_encoded_bytes())
-                    == ours.as_encoded_bytes()
-            })
-        }
-        // Its user alone, and root, may look.
-        _ => uid == 0 || uid == nix::unistd::geteuid().as_raw(),
-    }
 }

@@ -31,7 +31,6 @@ impl Machine {
             "there is no Docker host in {}: run tests/docker/host first (tests/run does)",
             host.display()
         );
-        // Where there is room: overlayfs does not lie on another one, and a tmpfs is too small.
         let dir = tempfile::Builder::new().prefix("docker-").tempdir_in(target()).unwrap();
         let log = File::create(dir.path().join("boot.log")).unwrap();
         let boot = Command::new("unshare")

@@ -86,6 +86,8 @@ fn a_docker_host_is_guarded() {
     assert_up(&machine);
     told.run(&machine, "stockade reload");
 
+    lockout(&machine);
+
     // Nobody is stopped who did nothing.
     for (source, client) in web::OFFENDERS.iter().zip(web::HIDDEN) {
         assert_eq!(web::visit(&machine, source, "/"), Some(200), "{source}\n{}", machine.state());
@@ -102,6 +104,12 @@ fn a_docker_host_is_guarded() {
         let by = if hidden { "header_packets" } else { "packets" };
         assert!(ban[by].as_u64() > Some(0), "{by} of {ban:#}\n{}", machine.state());
     }
+
+    // Docker has switched on that family inet sees what passes on a bridge, where the kernel can; without it the table for
+    // bridges is alone.
+    bridged(&machine, 0);
+    web::assert_guarded(&machine, "without br_netfilter");
+    bridged(&machine, 1);
 
     machine.sh("docker restart --time 5 stockade");
     web::assert_guarded(&machine, "after docker restart stockade");
@@ -149,7 +157,33 @@ fn a_docker_host_is_guarded() {
     traefik(&machine, &mut told);
     told.assert_done();
     nothing_configured(&machine);
+    certificates(&machine);
     legacy(&machine);
+}
+
+/// From within the container it is seen whom a ban must not hit.
+fn lockout(machine: &Machine) {
+    let refused = |address: &str, why: &str| {
+        let out =
+            machine.tried(&format!("docker exec stockade stockade ban npm-forceful-browsing {address}"));
+        let said = machine::text(&out);
+        assert!(!out.status.success() && said.contains(why), "{address}: {said}\n{}", machine.state());
+    };
+    machine.write(
+        "/run/systemd/sessions/4",
+        "UID=0\nUSER=root\nSTATE=active\nREMOTE=1\nTTY=pts/0\nREMOTE_HOST=203.0.113.200\nLEADER=4711\n",
+    );
+    refused("203.0.113.200", "root on pts/0");
+    // The containers' networks, which the engine has made, and the host.
+    refused("172.30.0.4", "");
+    refused("fd00:30::4", "");
+    refused("203.0.113.1", "");
+}
+
+fn bridged(machine: &Machine, value: u8) {
+    machine.sh(&format!(
+        "for family in ip ip6; do file=/proc/sys/net/bridge/bridge-nf-call-${{family}}tables; [ ! -e $file ] || echo {value} > $file; done"
+    ));
 }
 
 /// Whether a ban is one of this address: IPv6 addresses are banned by their /64.
@@ -164,7 +198,8 @@ fn traefik(machine: &Machine, told: &mut Told) {
     machine.write(
         "/opt/traefik/nginx.conf",
         r#"daemon off; pid /tmp/nginx.pid; events {} http {
-        log_format traefik escape=json '{"ClientHost":"$remote_addr","ClientAddr":"$remote_addr:$remote_port","DownstreamStatus":$status,'
+        map $remote_addr $peer { ~: "[$remote_addr]:$remote_port"; default $remote_addr:$remote_port; }
+        log_format traefik escape=json '{"ClientHost":"$remote_addr","ClientAddr":"$peer","DownstreamStatus":$status,'
             '"OriginStatus":$status,"RequestHost":"$host","RequestMethod":"$request_method","RequestPath":"$request_uri",'
             '"RequestProtocol":"$server_protocol","RouterName":"web@docker","StartUTC":"$time_iso8601","level":"info",'
             '"msg":"","time":"$time_iso8601"}';
@@ -223,7 +258,7 @@ fn nothing_configured(machine: &Machine) {
     assert!(eventually(SOON, healthy), "{}", said());
     let said = said();
     for wanted in
-        ["nobody is banned: waiting for /etc/stockade/config.yaml", "stockade setup", "1:32", "is up"]
+        ["nobody is banned: waiting for /etc/stockade/config.yaml", "stockade setup", "1:30", "is up"]
     {
         assert!(said.contains(wanted), "no {wanted:?} in\n{said}");
     }
@@ -231,6 +266,27 @@ fn nothing_configured(machine: &Machine) {
     assert_eq!(restarts.trim(), "0", "it ended and was started over");
     // Process 1 of a container is not ended by a signal that it does not handle.
     machine.sh("timeout 5 docker stop --time 9 first && docker rm first");
+}
+
+/// Servers are believed that an authority vouches for: those that the image brings, or others that are named.
+fn certificates(machine: &Machine) {
+    let hook = r#"{ kind: webhook, url: "https://203.0.113.1/" }"#;
+    machine.write(
+        "/opt/empty/config.yaml",
+        &format!(
+            "sinks: {{ hook: {hook} }}\njails: {{ npm-404: {{ logpath: /var/log/x, sinks: [hook] }} }}\n"
+        ),
+    );
+    let check = |more: &str| {
+        machine::text(&machine.tried(&format!(
+            "docker run --rm --network host --volume /opt/empty:/etc/stockade:ro --volume /opt/npm/tls:/tls:ro {more} \
+             stockade:latest check"
+        )))
+    };
+    let stranger = check("");
+    assert!(stranger.contains("UnknownIssuer"), "{stranger}");
+    let known = check("--env SSL_CERT_FILE=/tls/cert.pem");
+    assert!(known.contains("https://203.0.113.1 answers"), "{known}");
 }
 
 /// The other image has all that the legacy backend runs.

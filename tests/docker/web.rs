@@ -46,10 +46,11 @@ pub(crate) fn start(machine: &Machine) {
         for file in /usr/sbin/nginx $(ldd /usr/sbin/nginx | grep -o '/[^ ]*'); do cp --parents --dereference $file .; done
         printf 'root:x:0:0::/:/bin/false\\nnobody:x:65534:65534::/:/bin/false\\n' > etc/passwd
         printf 'root:x:0:\\nnogroup:x:65534:\\n' > etc/group
-        tar -c . | docker import --change 'ENTRYPOINT [\"/usr/sbin/nginx\"]' --change 'STOPSIGNAL SIGQUIT' - nginx >/dev/null
+        tar -c . | docker import --change 'ENTRYPOINT [\"/usr/sbin/nginx\"]' - nginx >/dev/null
         mkdir -p /opt/npm/data/logs /opt/npm/tls
         cp /src/tests/docker/web/* /opt/npm/
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=example.org -keyout /opt/npm/tls/key.pem \
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=example.org \
+            -addext basicConstraints=CA:FALSE -addext subjectAltName=IP:203.0.113.1 -keyout /opt/npm/tls/key.pem \
             -out /opt/npm/tls/cert.pem 2>/dev/null
         cd /opt/npm && docker compose up --detach 2>&1",
     );
@@ -88,7 +89,7 @@ fn host(source: &str) -> String {
 fn curl(machine: &Machine, namespace: &str, what: &str) -> Option<u16> {
     // `\n` and not the body: of many requests each has a line.
     let command = format!(
-        "ip netns exec {namespace} curl --silent --max-time 2 --output /dev/null --write-out '%{{http_code}}\\n' {what} || true"
+        "ip netns exec {namespace} curl --silent --max-time 1.5 --output /dev/null --write-out '%{{http_code}}\\n' {what} || true"
     );
     machine.sh(&command).lines().last()?.parse().ok().filter(|code| *code != 0)
 }

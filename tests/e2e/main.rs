@@ -30,6 +30,7 @@ mod protect;
 mod read_back;
 mod reload;
 mod robust;
+mod setup;
 mod sinks;
 mod stop;
 mod syslog;

@@ -86,12 +86,18 @@ fn a_deb_below_another_root_leaves_the_hosts_firewall_alone() {
     // A system that is made in a directory of this one, as installers and image builders do.
     machine.run(
         "mkdir -p /srv/other && cp -a /bin /etc /lib /lib64 /sbin /usr /srv/other/ && mkdir -p /srv/other/tmp /srv/other/run
-        mkdir -p /srv/other/var && cp -a /var/lib /srv/other/var/ && mkdir -p /srv/other/var/log /srv/other/var/cache
+        mkdir -p /srv/other/dev /srv/other/var && cp -a /dev/null /srv/other/dev/ && cp -a /var/lib /srv/other/var/ && mkdir -p /srv/other/var/log /srv/other/var/cache
         touch /var/log/auth.log; dpkg --install /packages/*.deb",
     );
     machine.run(&format!("stockade ban sshd {BANNED}; systemctl stop stockade; {IN_KERNEL}"));
-    machine.run("cp /packages/*.deb /srv/other/tmp/; chroot /srv/other sh -c 'dpkg --install /tmp/*.deb && dpkg --purge stockade'");
-    machine.run(IN_KERNEL);
+    // With /proc and without.
+    machine.run("cp /packages/*.deb /srv/other/tmp/; mkdir /srv/other/proc");
+    for proc in ["mount --bind /proc /srv/other/proc", "umount /srv/other/proc"] {
+        machine.run(&format!(
+            "{proc}; chroot /srv/other sh -c 'dpkg --install /tmp/*.deb && dpkg --purge stockade'"
+        ));
+        machine.run(IN_KERNEL);
+    }
     assert!(!machine.is("test -e /srv/other/etc/stockade"));
     machine.run("systemctl start stockade");
     assert_eq!(json(&machine, "stockade bans --json")[0]["offender"], BANNED);

@@ -55,7 +55,7 @@ pub(crate) fn tarball() -> PathBuf {
 /// Packs the same binary as another version.
 pub(crate) fn pack_as(version: &str, kind: &str, output: &Path) {
     let mut build = Command::new(top().join("packaging/build"));
-    build.args(["--no-compile", "--version", version, "--only", kind, "--output"]).arg(output);
+    build.args(["--no-compile", "--fast", "--version", version, "--only", kind, "--output"]).arg(output);
     run(&mut build);
 }
 

@@ -9,7 +9,8 @@ use crate::dist::text;
 use crate::root;
 
 /// What the service's capabilities come from, and what systemd itself needs besides nspawn's usual ones.
-const CAPABILITIES: &str = "--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON,CAP_SYS_ADMIN,CAP_DAC_READ_SEARCH";
+const RIGHTS: [&str; 2] =
+    ["--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON,CAP_SYS_ADMIN", "--system-call-filter=bpf"];
 
 /// Lays a copy of the root that is gone afterwards, in a control group of its own, and boots it. In a mount namespace:
 /// nothing of it is seen outside, and nothing has to be unmounted.
@@ -42,7 +43,7 @@ impl Machine {
         let group = format!("stockade-{name}-{}", std::process::id());
         let console = fs::File::create(work.path().with_extension("console")).unwrap();
         let nspawn = Command::new("unshare")
-            .args(["--mount", "--propagation=private", "sh", "-c", BOOT, "boot", CAPABILITIES])
+            .args(["--mount", "--propagation=private", "sh", "-c", BOOT, "boot", RIGHTS[0], RIGHTS[1]])
             .env("WORK", work.path())
             .env("BASE", base)
             .env("FILES", files)

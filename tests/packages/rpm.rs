@@ -42,7 +42,6 @@ fn an_rpm_is_installed_upgraded_and_erased() {
                 keeps_bans(machine, "rpm --upgrade /packages/stockade-9.0.0*.rpm");
                 assert_eq!(machine.run("rpm --query --queryformat '%{VERSION}' stockade"), "9.0.0");
                 machine.run("grep -q 'maxretry: 16' /etc/stockade/config.yaml");
-                machine.run("test ! -e /etc/stockade/config.yaml.rpmnew -o -s /etc/stockade/config.yaml");
             }),
             ("rpm --erase", &|machine| {
                 no_table(machine);

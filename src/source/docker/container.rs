@@ -25,6 +25,25 @@ pub struct Container {
     pub driver: Driver,
     /// Whether it runs.
     pub running: bool,
+    /// What it was made of, as it was asked for: `traefik:v3`.
+    pub image: String,
+    /// Its command line. It may hold secrets, and is for looking at, not for showing.
+    pub command: Vec<String>,
+    /// What of its environment says where Traefik writes its access log; nothing else of it is kept, because it holds secrets.
+    pub access_log: Vec<String>,
+    /// What of the host it sees.
+    pub mounts: Vec<Mount>,
+}
+
+/// A directory or file of the host, mounted in a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Where on the host; absolute.
+    pub source: PathBuf,
+    /// Where in the container; absolute.
+    pub destination: PathBuf,
+    /// Whether the container can write there.
+    pub writable: bool,
 }
 
 /// What writes a container's log.
@@ -80,6 +99,29 @@ struct RawContainer {
     state: RawState,
     #[serde(default)]
     config: RawConfig,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    args: Option<Vec<String>>,
+    #[serde(default)]
+    mount_points: Option<BTreeMap<String, RawMount>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawMount {
+    /// Empty for a volume.
+    #[serde(default)]
+    source: String,
+    #[serde(default)]
+    destination: String,
+    /// The volume's.
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    driver: String,
+    #[serde(rename = "RW", default)]
+    writable: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,6 +136,10 @@ struct RawState {
 struct RawConfig {
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    image: String,
+    #[serde(default)]
+    env: Option<Vec<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -156,13 +202,41 @@ fn read(id: &str, own: &Path, [config, host]: &[PathBuf; 2]) -> Option<Container
         "journald" => Driver::Journal,
         other => Driver::Other(other.to_owned()),
     };
+    let volumes = own.parent().and_then(Path::parent).map(|root| root.join("volumes"))?;
+    let command = std::iter::once(raw.path).chain(raw.args.unwrap_or_default()).collect();
+    let access_log = |entry: &String| entry.to_ascii_uppercase().starts_with("TRAEFIK_ACCESSLOG");
     Some(Container {
         id: raw.id,
+        image: raw.config.image,
+        command,
+        access_log: raw.config.env.unwrap_or_default().into_iter().filter(access_log).collect(),
+        mounts: raw.mount_points.unwrap_or_default().into_values().filter_map(|m| m.read(&volumes)).collect(),
         name: raw.name.strip_prefix('/').unwrap_or(&raw.name).to_owned(),
         labels: raw.config.labels.unwrap_or_default(),
         driver,
         running: raw.state.running,
     })
+}
+
+impl RawMount {
+    /// `None` for what is not on this host, or is no path.
+    fn read(self, volumes: &Path) -> Option<Mount> {
+        let source = match (self.source.as_str(), self.name.as_str()) {
+            // As dockerd's own driver has it.
+            ("", name)
+                if self.driver == "local" && !matches!(name, "" | "." | "..") && !name.contains('/') =>
+            {
+                volumes.join(name).join("_data")
+            }
+            (source, _) => PathBuf::from(source),
+        };
+        let destination = PathBuf::from(self.destination);
+        (source.is_absolute() && destination.is_absolute()).then_some(Mount {
+            source,
+            destination,
+            writable: self.writable,
+        })
+    }
 }
 
 fn bounded(path: &Path) -> Option<Vec<u8>> {

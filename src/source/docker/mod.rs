@@ -7,6 +7,6 @@ mod container;
 mod record;
 mod select;
 
-pub use self::container::{Catalogue, Container, Driver};
+pub use self::container::{Catalogue, Container, Driver, Mount};
 pub(crate) use self::record::{Decoder, time};
 pub use self::select::{SelectError, Selector};
