@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::Path;
 use std::process::Command;
 
 use super::journal::Journal;
@@ -43,7 +44,8 @@ fn capabilities(world: &World, set: &str) -> u64 {
 
 /// What root's agent keeps here: without systemd-logind it looks into sshd.
 fn kept() -> u64 {
-    if fs::exists("/run/systemd/system").unwrap() { FOUR } else { FOUR | SYS_PTRACE }
+    let logind = ["system", "sessions"].iter().all(|name| Path::new("/run/systemd").join(name).is_dir());
+    if logind { FOUR } else { FOUR | SYS_PTRACE }
 }
 
 /// The agent as root with all that root may.
