@@ -1,8 +1,8 @@
 //! The .deb, from its installation to its purge, on a Debian with a real systemd.
 
-use crate::dist::{deb, dist, pack_as, the_file};
+use crate::dist::{deb, dist, pack_as, tarball, the_file};
 use crate::machine::Machine;
-use crate::scene::{self, BANNED, IN_KERNEL, banned, bans, is_up, json, keeps_bans, no_table};
+use crate::scene::{self, BANNED, IN_KERNEL, banned, bans, completes, is_up, json, keeps_bans, no_table};
 
 /// Everything of ours that is in the file system, but what the machine's own logs of packages say.
 const OURS: &str =
@@ -13,7 +13,7 @@ fn a_deb_is_installed_upgraded_removed_and_purged() {
     let newer = tempfile::tempdir().unwrap();
     pack_as("9.0.0", "deb", newer.path());
     let newer = the_file(newer.path(), "stockade_9.0.0", ".deb");
-    let shelf = scene::shelf(&[&deb(), &dist().join("SHA256SUMS"), &newer]);
+    let shelf = scene::shelf(&[&deb(), &tarball(), &dist().join("SHA256SUMS"), &newer]);
     let machine = Machine::boot("deb", shelf.path());
     scene::download(&machine);
     // The page names one file; the other one comes later.
@@ -25,6 +25,7 @@ fn a_deb_is_installed_upgraded_removed_and_purged() {
         &[
             ("apt-get install", &|machine| {
                 is_up(machine);
+                completes(machine);
                 machine.run("systemctl is-enabled stockade");
                 bans(machine, "/var/log/auth.log");
             }),
@@ -54,11 +55,24 @@ fn a_deb_is_installed_upgraded_removed_and_purged() {
             }),
             ("apt-get purge", &|machine| {
                 no_table(machine);
-                assert_eq!(machine.run(OURS), "");
-                assert!(!machine.is("getent passwd stockade") && !machine.is("getent group stockade"));
+                nothing_is_left(machine);
+            }),
+            ("tar --extract", &|machine| {
+                is_up(machine);
+                bans(machine, "/var/log/auth.log");
+            }),
+            ("stop --flush", &|machine| {
+                no_table(machine);
+                nothing_is_left(machine);
             }),
         ],
     );
+}
+
+/// Neither files nor the user.
+fn nothing_is_left(machine: &Machine) {
+    assert_eq!(machine.run(OURS), "");
+    assert!(!machine.is("getent passwd stockade") && !machine.is("getent group stockade"));
 }
 
 /// An agent that is stuck is ended and started again by systemd; the bans do not notice.

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::dist::{deb, rpm, run, tarball, text, top};
+use crate::dist::{VERSION, deb, rpm, run, tarball, text, top};
 
 #[test]
 fn lintian_finds_no_error() {
@@ -40,6 +40,12 @@ const EVERYWHERE: [&str; 12] = [
     "/usr/share/doc/stockade/install.md",
     "/third-party-licenses.gz",
 ];
+
+#[test]
+fn the_changelog_begins_with_this_version() {
+    let changelog = std::fs::read_to_string(top().join("packaging/deb/changelog")).unwrap();
+    assert!(changelog.starts_with(&format!("stockade ({VERSION}-1) ")), "{changelog}");
+}
 
 #[test]
 fn nothing_is_left_out() {

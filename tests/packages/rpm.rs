@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::dist::{dist, pack_as, rpm, run, the_file};
 use crate::machine::Machine;
-use crate::scene::{self, BANNED, IN_KERNEL, banned, bans, is_up, keeps_bans, no_table};
+use crate::scene::{self, BANNED, IN_KERNEL, banned, bans, completes, is_up, keeps_bans, no_table};
 
 /// Makes rpm believe what is true: there is a shell.
 const SHELL: &str = "
@@ -36,6 +36,7 @@ fn an_rpm_is_installed_upgraded_and_erased() {
             }),
             ("systemctl enable", &|machine| {
                 is_up(machine);
+                completes(machine);
                 bans(machine, "/var/log/secure");
                 machine.run("sed -i 's/^    maxretry: 15$/    maxretry: 16/' /etc/stockade/config.yaml");
                 machine.run("systemctl reload stockade");

@@ -56,9 +56,17 @@ pub(crate) fn is_up(machine: &Machine) {
         "the unit's rights must do for a BPF program: {}",
         status["headers"]
     );
-    for completion in ["bash-completion/completions/stockade", "fish/vendor_completions.d/stockade.fish"] {
-        machine.run(&format!("test -s /usr/share/{completion}"));
-    }
+}
+
+/// Completions are where the shells look for them, and bash takes its own.
+pub(crate) fn completes(machine: &Machine) {
+    machine.run("test -s /usr/share/fish/vendor_completions.d/stockade.fish");
+    machine.run(
+        "test -s /usr/share/zsh/vendor-completions/_stockade -o -s /usr/share/zsh/site-functions/_stockade",
+    );
+    let script = "source /usr/share/bash-completion/completions/stockade
+        COMP_WORDS=(stockade st) COMP_CWORD=1; _stockade stockade st stockade; echo ${COMPREPLY[@]}";
+    assert_eq!(machine.run(&format!("bash -c '{script}'")), "status stop\n");
 }
 
 /// A ban by hand, and one of an attacker in a log; both are in the kernel.
